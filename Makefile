@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-turn test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo dev bench wheel clean FORCE
+.PHONY: help test test-long test-oldest test-turn test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo \
+	demo-on-seaweedfs demo-on-ceph demo-on-another dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
 RUCIO := 41
@@ -11,6 +12,9 @@ ifndef PYTHON
 PYTHON := $(shell for python in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 endif
+
+# What the demo stores its files in.
+STORAGE := seaweedfs
 
 TOX := .venv/tools/bin/tox run
 PIP := bin/python -m pip --disable-pip-version-check -qq
@@ -93,8 +97,14 @@ licences: dev  ## write docs/licences.md
 mutants: dev .venv/dev/.mutants  ## change the code in small ways, and see whether a unit test notices (SEED=2 N=1000 MODULES='core/s3/auth common/s3')
 	.venv/dev/bin/python dev/mutation --seed $(or $(SEED),1) --number $(or $(N),400) $(MODULES)
 
-demo: .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running)
-	.venv/demo/bin/python demo/demo.py $(if $(KEEP),--keep)
+demo: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
+demo: demo-on-$(or $(filter seaweedfs ceph,$(STORAGE)),another) .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running; STORAGE=ceph)
+	.venv/demo/bin/python demo/demo.py --storage $(STORAGE) $(if $(KEEP),--keep)
+
+demo-on-seaweedfs:
+demo-on-ceph: .venv/ceph/sid/.done
+demo-on-another:
+	@echo 'STORAGE=$(STORAGE) is not one that the demo can start. Choose STORAGE=seaweedfs (the default) or STORAGE=ceph.' >&2; exit 1
 
 dev: .venv/dev/.done  ## an environment with lib/ linked into stock Rucio: edits take effect at once
 	.venv/dev/bin/python dev/link.py

@@ -15,6 +15,8 @@
 """
 See rucio-s3 at work: an S3 server, a stock Rucio server, and stock commands that use them. `make demo` runs it.
 
+The storage is SeaweedFS, or with `make demo STORAGE=ceph` a Ceph that `make ceph` unpacks.
+
 Everything lives in a temporary directory and on free ports of 127.0.0.1; at the end nothing is left.
 """
 
@@ -40,8 +42,9 @@ from second_act import SecondAct
 from stage import DemoError, Stage, terminal_environment
 from third_act import ThirdAct
 
+from servers import ceph
 from servers.ca import CA
-from servers.cli import RucioCli, add_user, s3_keys, s3_protocol
+from servers.cli import RucioCli, Storage, add_user, s3_keys, s3_protocol
 from servers.files import clean_environment, write_private
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
@@ -52,12 +55,15 @@ SMALL_FILES = 200
 # The 1 GiB file three times: before, in the storage, and downloaded.
 NEEDED = 4 * BIG
 
+STORAGES = ('seaweedfs', 'ceph')
 RSE = 'DEMO_S3'
 ACCOUNT = 'alice'
 SCOPE = BUCKET = 'user.alice'
 DATASET = f'{SCOPE}:events'
 BIG_DID = f'{SCOPE}:run7/raw.dat'
 EMPTY_DID = f'{SCOPE}:empty.log'
+# The newest. Ceph 18 would refuse s5cmd's deletion in the third act: it takes no DeleteObjects with vended keys.
+CEPH = ceph.unpacked('sid')
 LOCAL = {'read': 1, 'write': 1, 'delete': 1}
 # What stock `rucio download` says at its end.
 SUMMARY = '^(DID |Downloaded files)'
@@ -66,13 +72,13 @@ SUMMARY = '^(DID |Downloaded files)'
 class Demo:
     """The servers, the user alice, and what she does."""
 
-    def __init__(self, directory: Path, stage: Stage) -> None:
+    def __init__(self, directory: Path, stage: Stage, storage: str) -> None:
         self.directory = directory
         self.stage = stage
-        self.s3 = SeaweedFS(directory / 'seaweedfs', tls=CA(directory / 'ca'), sts=True)
+        self.s3 = make_storage(storage, directory)
         # What the server and its daemons need to reach the storage; its keys stand in rse-accounts.cfg.
-        storage = {'ca_bundle': self.s3.ca_bundle}
-        self.server = RucioServer(directory / 'rucio', config={'s3': storage, 'policy': {'package': 'rucio_s3_policy'}})
+        self.trust = {'s3': {'ca_bundle': str(self.s3.ca_bundle)}}
+        self.server = RucioServer(directory / 'rucio', config={**self.trust, 'policy': {'package': 'rucio_s3_policy'}})
         self.files = directory / 'alice' / 'files'
         self.downloads = directory / 'alice' / 'downloads'
         self.files.mkdir(parents=True)
@@ -83,8 +89,9 @@ class Demo:
         with self.stage.act('Start the S3 server and the Rucio server'):
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda server: server.start(), (self.s3, self.server)))
-            self.stage.say(f'  SeaweedFS  {self.s3.url} (with a certificate of our own CA)')
-            self.stage.say(f'  Rucio      {self.server.url} (SQLite)')
+            name = f'Ceph {ceph.version(CEPH)}' if isinstance(self.s3, ceph.CephRGW) else 'SeaweedFS'
+            self.stage.say(f'  {name:<11} {self.s3.url} (with a certificate of our own CA)')
+            self.stage.say(f'  Rucio       {self.server.url} (SQLite)')
 
     def stop(self) -> None:
         self.s3.stop()
@@ -92,10 +99,10 @@ class Demo:
 
     def set_up(self) -> None:
         """What an operator does once."""
-        self.root = RucioCli.root(self.directory / 'root', self.server)
+        self.root = RucioCli.root(self.directory / 'root', self.server, self.trust)
         # By the Python client: on the command line everybody would see the password.
         self.alice = add_user(self.root, self.directory / 'alice', ACCOUNT, scopes=[SCOPE], attributes=(), config=s3_keys(RSE, self.s3))
-        protocol = s3_protocol(self.s3, settings={'role_arn': self.s3.role_arn})
+        protocol = s3_protocol(self.s3, settings={'provider': self.s3.provider, 'role_arn': self.s3.role_arn})
         with self.stage.act('Make an S3 RSE, and a bucket'):
             self._operator('rucio', 'rse', 'add', RSE)
             self._operator('rucio', 'rse', 'attribute', 'set', RSE, '--key', 'lfn2pfn_algorithm', '--value', 's3_bucket')
@@ -110,6 +117,8 @@ class Demo:
             rse_id = self.root.call('get_rse', RSE)['id']
             self.server.set_rse_keys(rse_id, self.s3.access_key, self.s3.secret_key)
             self._s3('mb', f's3://{BUCKET}', last=1)
+            self.stage.note('Users will get keys of their own for this storage: could they make more of them?')
+            self._operator('rucio', 's3', 'check', RSE, '--bucket', BUCKET, only='role chaining|STS')
 
     def make_files(self) -> None:
         with self.stage.act(f'Make a 1 GiB file, {SMALL_FILES} small files and an empty one'):
@@ -198,8 +207,8 @@ Press Enter or Ctrl-C here to stop them and remove everything.""")
         if not sys.stdin.readline():
             signal.pause()
 
-    def _operator(self, *command: str) -> None:
-        self.stage.run(command, env=self.root.environment, cwd=self.directory)
+    def _operator(self, *command: str, only: str = '') -> None:
+        self.stage.run(command, env=self.root.environment, cwd=self.directory, only=only)
 
     def _alice(self, *command: str, **options: 'int | bool | str') -> str:
         env = {**self.alice.environment, **terminal_environment()}
@@ -254,6 +263,16 @@ Press Enter or Ctrl-C here to stop them and remove everything.""")
         remarks.append(f'{BIG / MIB / (time.monotonic() - start):.0f} MiB/s, with checksums and catalogue')
 
 
+def make_storage(name: str, directory: Path) -> Storage:
+    """The storage with https; not started."""
+    tls = CA(directory / 'ca')
+    if name == 'seaweedfs':
+        return SeaweedFS(directory / name, tls=tls, sts=True)
+    if reason := ceph.missing(CEPH):
+        raise DemoError(f'no Ceph: {reason}')
+    return ceph.CephRGW(directory / name, root=CEPH, tls=tls)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 sum of a file."""
     digest = hashlib.sha256()
@@ -266,20 +285,20 @@ def sha256(path: Path) -> str:
 def keep_logs(directory: Path) -> Path:
     """Save the logs of a demo that failed: its directory is removed."""
     logs = Path(tempfile.mkdtemp(prefix='rucio-s3-demo-failed-'))
-    for log in ('demo.log', 'seaweedfs/seaweedfs.log', 'rucio/rucio-server.log'):
+    for log in ('demo.log', 'seaweedfs/seaweedfs.log', 'ceph/setup.log', 'ceph/rgw.log', 'rucio/rucio-server.log'):
         with contextlib.suppress(OSError):
             shutil.copy(directory / log, logs)
     return logs
 
 
-def perform(directory: Path, *, keep: bool) -> None:
+def perform(directory: Path, storage: str, *, keep: bool) -> None:
     """The whole demo."""
     stage = Stage(directory / 'demo.log')
     stage.say(f'Working in {directory}')
     free = shutil.disk_usage(directory).free
     if free < NEEDED:
         raise DemoError(f'{directory.parent} has {free // MIB} MiB free, {NEEDED // MIB} MiB are needed: set TMPDIR to a directory with more')
-    demo = Demo(directory, stage)
+    demo = Demo(directory, stage, storage)
     try:
         demo.start()
         demo.set_up()
@@ -313,13 +332,14 @@ def main() -> int:
     """Run the demo, and clean up whatever happens."""
     parser = argparse.ArgumentParser(description='See rucio-s3 at work.')
     parser.add_argument('--keep', action='store_true', help='keep the servers running at the end, until Enter or Ctrl-C')
+    parser.add_argument('--storage', choices=STORAGES, default=STORAGES[0], help='what stores the files (default: %(default)s)')
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGHUP, interrupt)
 
     directory = Path(tempfile.mkdtemp(prefix='rucio-s3-demo-'))
     try:
-        perform(directory, keep=arguments.keep)
+        perform(directory, arguments.storage, keep=arguments.keep)
     except KeyboardInterrupt:
         print('\nStopped; nothing is left behind.')
         return 130

@@ -21,9 +21,8 @@ from pathlib import Path
 
 from stage import DemoError, Stage
 
-from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.cli import RucioCli, Storage, add_s3_rse, add_user
 from servers.rucio_server import RucioServer
-from servers.seaweedfs import SeaweedFS
 
 RSE = 'KEYLESS_S3'
 SCOPE, NAME = 'user.lheinric', 'someuniquename'
@@ -37,12 +36,12 @@ class FourthAct:
     :param s3: the storage. Its second RSE has no role that the server could assume, so there are no keys to hand out.
     """
 
-    def __init__(self, directory: Path, stage: Stage, root: RucioCli, server: RucioServer, s3: SeaweedFS) -> None:
+    def __init__(self, directory: Path, stage: Stage, root: RucioCli, server: RucioServer, s3: Storage) -> None:
         self.stage = stage
         self.mc = minio_client()
         if not self.mc:
             return
-        rse_id = add_s3_rse(root, RSE, s3, settings={'bucket_prefix': 'keyless-'})
+        rse_id = add_s3_rse(root, RSE, s3, settings={'provider': s3.provider, 'bucket_prefix': 'keyless-'})
         server.set_rse_keys(rse_id, s3.access_key, s3.secret_key)
         trust = {'s3': {'ca_bundle': str(s3.ca_bundle)}}
         self.user = add_user(root, directory / 'lheinric', 'lheinric', scopes=[SCOPE], attributes=(), rses=[RSE], config=trust)

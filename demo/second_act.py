@@ -18,8 +18,7 @@ from pathlib import Path
 
 from stage import DemoError, Stage
 
-from servers.cli import RucioCli, add_user
-from servers.seaweedfs import SeaweedFS
+from servers.cli import RucioCli, Storage, add_user
 
 SCOPE = BUCKET = 'user.bob'
 COLLECTION = 'thesis'
@@ -34,7 +33,7 @@ class SecondAct:
     :param rse: the storage, of which neither of them has heard.
     """
 
-    def __init__(self, directory: Path, stage: Stage, root: RucioCli, s3: SeaweedFS, rse: str) -> None:
+    def __init__(self, directory: Path, stage: Stage, root: RucioCli, s3: Storage, rse: str) -> None:
         self.stage = stage
         self.s3 = s3
         # Only the demo's own CA has to be named: a real storage's certificate is known to every machine.

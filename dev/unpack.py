@@ -22,6 +22,7 @@ import argparse
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,10 @@ KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 def repository() -> str:
     """The URL of the Debian mirror that this system uses."""
     command = ['apt-get', 'indextargets', '--format', '$(REPO_URI)', 'Created-By: Packages', 'Label: Debian']
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[0]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    if not found:
+        sys.exit('apt-get knows no mirror of Debian (its indextargets name none): this needs a Debian.')
+    return found[0]
 
 
 def download(suite: str, packages: list[str], temporary: Path) -> list[Path]:
@@ -94,6 +98,8 @@ def main() -> None:
     parser.add_argument('folder', type=Path)
     parser.add_argument('packages', nargs='+')
     arguments = parser.parse_args()
+    if absent := [program for program in ('apt-get', 'dpkg') if not shutil.which(program)]:
+        sys.exit(f'{" and ".join(absent)} not found: this unpacks packages of Debian, on a Debian.')
     root = arguments.folder.absolute()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='rucio-s3-unpack-') as temporary:

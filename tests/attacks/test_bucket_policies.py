@@ -127,7 +127,7 @@ def test_other_buckets(ground: Ground) -> None:
 
 def test_a_bucket_that_all_scopes_share(ground: Ground) -> None:
     """The operator keeps all scopes in one bucket. Mallory, who owns one of them, sees or sets what holds for all."""
-    provider = 'ceph' if isinstance(ground.storage, CephRGW) else 'seaweedfs'
+    provider = ground.storage.provider
     rse, bucket = f'COMMON_{provider.upper()}', f'common{uuid4().hex[:8]}'
     rse_id = add_s3_rse(ground.root, rse, ground.storage, prefix=f'/{bucket}', settings={'provider': provider})
     ground.root.server.set_rse_keys(rse_id, ground.storage.access_key, ground.storage.secret_key)

@@ -105,7 +105,7 @@ def what_admins_do(granted: Granted) -> list[Asked]:
         ('POST', f'/accountlimits/local/{granted.name}/{granted.rse}', {'bytes': -1}),
         ('POST', '/rses/ATTACKERS', {'deterministic': False}),
         ('POST', f'/rses/{granted.rse}/attr/sign_url', {'value': 's3'}),
-        ('POST', f'/rses/{granted.rse}/protocols/http', s3_protocol(granted.storage)),  # type: ignore[arg-type]
+        ('POST', f'/rses/{granted.rse}/protocols/http', s3_protocol(granted.storage)),
         (
             'PUT',
             f'/rses/{granted.rse}/protocols/http/127.0.0.1/{granted.storage.port}',
@@ -234,7 +234,7 @@ def test_an_endpoint_inside_the_site(attacked: Granted) -> None:
 @pytest.fixture(scope='module')
 def anywhere(on_seaweedfs: Granted, team_root: Any) -> str:
     """An RSE that anybody may read, for imports; nothing listens there."""
-    protocol = {**s3_protocol(on_seaweedfs.storage, settings={'auth': 'anonymous'}), 'port': 1}  # type: ignore[arg-type]
+    protocol = {**s3_protocol(on_seaweedfs.storage, settings={'auth': 'anonymous'}), 'port': 1}
     team_root.calls(('add_rse', 'ANYWHERE_S3', Keywords(deterministic=False)), ('add_protocol', 'ANYWHERE_S3', protocol))
     return 'ANYWHERE_S3'
 

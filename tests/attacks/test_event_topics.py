@@ -198,7 +198,7 @@ def add_site(root: RucioCli, directory: Any, rse: str, storage: CephRGW, **setti
     name = rse.lower().replace('_', '')
     owner = add_user(root, directory, name, scopes=[f'user.{name}'], attributes=())
     settings |= {'provider': 'ceph', 'role_arn': storage.role_arn, 'bucket_prefix': prefix_of(rse)}
-    rse_id = add_s3_rse(root, rse, storage, accounts=(name,), settings=settings)  # type: ignore[arg-type]
+    rse_id = add_s3_rse(root, rse, storage, accounts=(name,), settings=settings)
     root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
     return Site(root, owner, rse, storage)
 

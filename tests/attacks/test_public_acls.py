@@ -95,7 +95,7 @@ def guard(storage: Storage, bucket: str) -> clients.Connection:
 
     :returns: With the server's own keys.
     """
-    settings = {'provider': 'ceph' if isinstance(storage, CephRGW) else 'seaweedfs'}
+    settings = {'provider': storage.provider}
     protocol = {'scheme': storage.scheme, 'hostname': storage.hostname, 'port': storage.port, 'extended_attributes': {'s3': settings}}
     endpoint = Endpoint.load({'rse': 'X', 'id': 'x'}, protocol)
     connection = clients.connect(endpoint, credentials.Static(storage.access_key, storage.secret_key))
@@ -193,7 +193,7 @@ def test_an_acl_for_a_named_user_is_what_remains(storage: Storage, bucket: str) 
 def test_the_server_sees_to_it_before_it_vends(team_root: RucioCli, ceph: CephRGW, tmp_path_factory: pytest.TempPathFactory) -> None:
     """In a bucket that is there already: nobody has to make it again."""
     owner = add_user(team_root, tmp_path_factory.mktemp('acls'), 'acls', scopes=['user.acls'], attributes=())
-    rse_id = add_s3_rse(team_root, 'ACLS_S3', ceph, settings={'provider': 'ceph', 'role_arn': ceph.role_arn}, accounts=('acls',))  # type: ignore[arg-type]
+    rse_id = add_s3_rse(team_root, 'ACLS_S3', ceph, settings={'provider': 'ceph', 'role_arn': ceph.role_arn}, accounts=('acls',))
     team_root.server.set_rse_keys(rse_id, ceph.access_key, ceph.secret_key)
     bucket = filled(ceph, 'user.acls')
     answer = s3_call(owner, 'get_s3_credentials', 'ACLS_S3', bucket, 'shared/', True)

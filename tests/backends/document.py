@@ -38,14 +38,14 @@ a request was refused with. The last column says what it is to rucio-s3; a word 
 for each provider are in [`providers.toml`](../lib/rucio/common/s3/providers.toml). tests/backends compares those, too. No code asks
 which provider it is.
 
-Each of these storages also goes through the conformance suite, other people's clients (aws, rclone, s3cmd, s5cmd), and Rucio's data
-flow (upload, download, a rule to it and one from it by `rucio-s3-copier`, the reaper): tests/backends. Not yet seen to the end with
-Ceph Reef and Tentacle, of which this table was measured in full: half of the conformance suite passed on them, clients and data flow
-have not run. On Swift, mc was left out (its variable cannot hold tempauth's access keys, which have a colon), and on a busy machine a
-listing once lacked what had just been written. MinIO does not list `a/b` while there is an object `a`, although both can be read: its
-buckets are emptied until nothing appears any more. The continuous integration measures the storages without a date every other day.
-`make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no package brings are taken from the folder that
-`RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
+Each of these storages also goes through the conformance suite, other people's clients (aws, mc, rclone, s3cmd, s5cmd), and Rucio's data
+flow (upload, download, a rule to it and one from it by `rucio-s3-copier`, the reaper): tests/backends. The suite has the settings of
+`provider`, and on Ceph Tentacle also `conditional_multipart = true`, as `rucio s3 check` suggests there. An empty file that mc sends by
+http is refused by Ceph Pacific and Tentacle, and by rclone. On Swift, mc was left out (its variable cannot hold tempauth's access keys,
+which have a colon), and on a busy machine a listing once lacked what had just been written. MinIO does not list `a/b` while there is an
+object `a`, although both can be read: its buckets are emptied until nothing appears any more. The continuous integration measures the
+storages without a date every other day. `make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no
+package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
 
 | storage | `provider` | measured | as it was started |
 |---|---|---|---|

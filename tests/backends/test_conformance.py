@@ -28,6 +28,12 @@ pytestmark = pytest.mark.long
 
 # As docs/backends.md has it, which test_behaviours.py compares with the storage.
 CEPH_CANNOT = {'conditional_multipart': 'before Tentacle, Ceph ignores If-None-Match when an upload is completed'}
+# With the settings that `rucio s3 check` suggests for each version.
+CEPHS: dict[str, tuple[dict[str, str], dict[str, bool]]] = {
+    'Pacific': (CEPH_CANNOT, {}),
+    'Reef': (CEPH_CANNOT, {}),
+    'Tentacle': ({}, {'conditional_multipart': True}),
+}
 RCLONE_CANNOT = {
     'conditional_put': 'rclone ignores If-None-Match',
     'conditional_multipart': 'rclone ignores If-None-Match',
@@ -56,7 +62,7 @@ SWIFT_CANNOT = {
 }
 
 
-def backend_of(kind: Kind, server: Any, cannot: dict[str, str]) -> Backend:
+def backend_of(kind: Kind, server: Any, cannot: dict[str, str], settings: dict[str, bool] | None = None) -> Backend:
     return Backend(
         server.scheme,
         server.hostname,
@@ -66,6 +72,7 @@ def backend_of(kind: Kind, server: Any, cannot: dict[str, str]) -> Backend:
         secret_key=server.secret_key,
         region=server.region,
         cannot=cannot,
+        settings=settings or {},
     )
 
 
@@ -74,11 +81,11 @@ def named(name: str) -> Kind:
 
 
 class TestCeph(ProtocolConformance):
-    @pytest.fixture(scope='class', params=['Pacific', 'Reef', 'Tentacle'])
+    @pytest.fixture(scope='class', params=CEPHS)
     @classmethod
     def backend(cls, request: pytest.FixtureRequest, start: Callable[[Kind], Any]) -> Backend:
         kind = named(f'Ceph {request.param}')
-        return backend_of(kind, start(kind), CEPH_CANNOT)
+        return backend_of(kind, start(kind), *CEPHS[request.param])
 
 
 class OfOneKind(ProtocolConformance):

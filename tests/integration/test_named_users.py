@@ -59,7 +59,7 @@ def make(kind: str, storage: CephRGW | SeaweedFS, root: RucioCli, directory: Cal
     nora, nils = f'nora-{kind}', f'nils-{kind}'
     users = [add_user(root, directory(name), name, scopes=[f'user.{name}'], attributes=()) for name in (nora, nils)]
     rse = f'{kind.upper()}_OF_USERS'
-    rse_id = add_s3_rse(root, rse, storage, accounts=[nora], settings={'provider': kind, 'user_arn': storage.user_arn})  # type: ignore[arg-type]
+    rse_id = add_s3_rse(root, rse, storage, accounts=[nora], settings={'provider': kind, 'user_arn': storage.user_arn})
     root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
     root.call('add_account_attribute', nils, 's3-user', 'own')
     access_key, secret_key = storage.user_keys

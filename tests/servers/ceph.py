@@ -27,13 +27,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.configprovider import ConstantProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 from . import documented
+from .boto import plain_client
+from .ca import CA
 from .files import clean_environment, write_private
 from .ports import free_port
 from .process import TIMEOUT, Process, ServerError, tail
@@ -103,7 +101,7 @@ rgw_rados_pool_pg_num_min = 1
 
 [client.rgw]
 log_file = {directory}/rgw.log
-rgw_frontends = beast endpoint=127.0.0.1:{port} tcp_nodelay=1
+rgw_frontends = {frontend}
 rgw_enable_apis = {apis}
 rgw_dns_name = localhost
 rgw_thread_pool_size = 64
@@ -151,28 +149,29 @@ class CephRGW:
     """
     A Ceph cluster with an S3 gateway on a free port of 127.0.0.1; use it in a `with`, or start() and stop() it.
 
-    `root` is the folder with another version than the system's.
-
     It is the gateway that operators are told to give to users; `private` is the one that is for the Rucio server alone. Its objects are in
     memory. The role `role_arn` may do all, and only the admin's own keys may assume it.
+
+    :param root: the folder with another version than the system's.
+    :param tls: https with this CA's server certificate; http without.
     """
 
+    provider = 'ceph'
     region = 'us-east-1'
     hostname = '127.0.0.1'
-    scheme = 'http'
-    ca_bundle = None
     role_arn = 'arn:aws:iam:::role/RucioVending'
     chainable_role_arn = 'arn:aws:iam:::role/RucioChainable'  # keys of a role that the admin assumed can take it: for attacks
     user_arn = 'arn:aws:iam:::user/{s3-user}'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3, root: Path = SYSTEM) -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3, root: Path = SYSTEM, tls: CA | None = None) -> None:
         self.directory = Path(directory).absolute()
         self.access_key = 'admin'
         self.secret_key = secrets.token_hex(20)
         self.size = size
+        self.tls = tls
+        self.scheme = 'https' if tls else 'http'
         self._root = root
         self.port, self._monitor = free_port(), free_port()
-        self.url = f'http://{self.hostname}:{self.port}'
         self._processes: list[Process] = []
 
     def __enter__(self) -> 'CephRGW':
@@ -186,13 +185,22 @@ class CephRGW:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    @property
+    def url(self) -> str:
+        return f'{self.scheme}://{self.hostname}:{self.port}'
+
+    @property
+    def ca_bundle(self) -> Path | None:
+        """What a client verifies the gateway with."""
+        return self.tls.bundle if self.tls else None
+
     def start(self) -> None:
         """Return when the admin's keys can list buckets and the role is there."""
         for name in ('mon', 'osd', 'rgw', 'crash'):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / 'none.keyring').touch()
         libraries = self._root / f'usr/lib/{platform.machine()}-linux-gnu'
-        values = {'fsid': uuid4(), 'monitor': self._monitor, 'port': self.port, 'directory': self.directory, 'size': self.size, 'libraries': libraries}
+        values = {'fsid': uuid4(), 'monitor': self._monitor, 'frontend': self._frontend, 'directory': self.directory, 'size': self.size, 'libraries': libraries}
         write_private(self._conf, _CONF.format(**values, sts_key=secrets.token_hex(8), apis=documented.ceph_topics()[0]))
         self._run('monmaptool', '--create', '--clobber', '--fsid', str(values['fsid']), '--addv', 'a', f'[v2:127.0.0.1:{self._monitor}]', 'monmap')
         self._run('ceph-mon', '-c', str(self._conf), '-i', 'a', '--mkfs', '--monmap', 'monmap')
@@ -238,11 +246,10 @@ class CephRGW:
         """The same by a gateway that has the API for topics and notifications, too. It is started for who asks first, in half a second."""
         made = copy.copy(self)
         made.port = free_port()
-        made.url = f'http://{self.hostname}:{made.port}'
         folder = self.directory / f'rgw-{made.port}'
         folder.mkdir()
         apis = f'{documented.ceph_topics()[0]}, notifications'
-        options = [f'--rgw_frontends=beast endpoint=127.0.0.1:{made.port} tcp_nodelay=1', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
+        options = [f'--rgw_frontends={made._frontend}', f'--rgw_enable_apis={apis}', f'--rgw_data={folder}']
         gateway = self._launch('radosgw', '-f', '-c', str(self._conf), '-n', 'client.rgw', *options, f'--log_file={folder}/rgw.log')
         gateway.wait(lambda: _listens(made.port), TIMEOUT)
         return made
@@ -255,19 +262,17 @@ class CephRGW:
 
     def client(self, service: str = 's3', **config: Any) -> Any:
         """A boto3 client that reads nobody's ~/.aws or AWS_PROFILE. The keywords are botocore.config.Config's."""
-        session = botocore.session.Session()
-        for variable in ('config_file', 'credentials_file'):
-            session.set_config_variable(variable, os.devnull)
-        session.get_component('config_store').set_config_provider('profile', ConstantProvider(None))
-        # It answers aws-chunked bodies with 411.
-        usual = {'request_checksum_calculation': 'when_required', 's3': {'addressing_style': 'path'}, 'proxies': {}}
-        return boto3.Session(
-            aws_access_key_id=self.access_key, aws_secret_access_key=self.secret_key, region_name=self.region, botocore_session=session
-        ).client(service, endpoint_url=self.url, config=Config(**{**usual, **config}))
+        # Before Reef it answers aws-chunked bodies with 411.
+        return plain_client(self, service, **{'request_checksum_calculation': 'when_required', **config})
 
     def admin(self, *arguments: str) -> str:
         """What radosgw-admin says."""
         return self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', *arguments)
+
+    @property
+    def _frontend(self) -> str:
+        where = f'endpoint={self.hostname}:{self.port} tcp_nodelay=1'
+        return f'beast ssl_{where} ssl_certificate={self.tls.certificate} ssl_private_key={self.tls.key}' if self.tls else f'beast {where}'
 
     @property
     def _conf(self) -> Path:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .ceph import CephRGW
 from .files import Sections, clean_environment, command_path, config_text, merged, write_private
 from .forks import run, run_code
 from .process import tail
@@ -28,6 +29,7 @@ from .rucio_server import RucioServer
 from .seaweedfs import SeaweedFS
 
 IMPL = 'rucio.rse.protocols.s3.Default'
+Storage = SeaweedFS | CephRGW
 
 # Calls of the stock Python client, in a process of their own: [[method, arguments, keyword arguments], ...] -> [result, ...]
 _CALLS = """
@@ -163,7 +165,7 @@ class Keywords(dict[str, Any]):
     """The keyword arguments of a call."""
 
 
-def s3_protocol(storage: SeaweedFS, *, prefix: str = '/', impl: str = IMPL, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def s3_protocol(storage: Storage, *, prefix: str = '/', impl: str = IMPL, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The protocol of an S3 RSE, as `add_protocol` takes it; `settings` adds to extended_attributes["s3"]."""
     local = {'read': 1, 'write': 1, 'delete': 1}
     return {
@@ -180,7 +182,7 @@ def s3_protocol(storage: SeaweedFS, *, prefix: str = '/', impl: str = IMPL, sett
 def add_s3_rse(
     root: RucioCli,
     rse: str,
-    storage: SeaweedFS,
+    storage: Storage,
     *,
     attributes: Mapping[str, Any] | None = None,
     accounts: Iterable[str] = ('root',),
@@ -204,7 +206,7 @@ def add_s3_rse(
     return results[-1]['id']
 
 
-def s3_keys(rse: str, storage: SeaweedFS) -> dict[str, dict[str, str]]:
+def s3_keys(rse: str, storage: Storage) -> dict[str, dict[str, str]]:
     """The sections of a client's rucio.cfg that let it use the RSE."""
     section = {'access_key': storage.access_key, 'secret_key': storage.secret_key}
     if storage.ca_bundle:

@@ -16,6 +16,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def minio_commands() -> list[str]:
 def minio_settings() -> dict[str, str]:
     """The settings of an RSE whose server is to vend keys."""
     return dict(re.findall(r'^ +(\w+) = (\S+)', _section('MinIO'), re.MULTILINE))
+
+
+def ceph_account() -> tuple[list[list[str]], list[str]]:
+    """What makes an account of Ceph and its root user, by radosgw-admin, and the policies: of the server's user, whom the role trusts, what it may do."""
+    text = _section('Ceph with accounts')
+    commands = [shlex.split(line) for line in re.findall('^ +radosgw-admin (.*)$', text, re.MULTILINE)]
+    return commands, re.findall(r"""^ +'(\{"Version".*\})'$""", text, re.MULTILINE)
 
 
 def ceph_topics() -> tuple[str, str]:

@@ -109,8 +109,8 @@ class Granted:
     def make(cls, root: RucioCli, directory: Any, rse: str, storage: SeaweedFS | CephRGW, names: tuple[str, str]) -> 'Granted':
         """With accounts and an RSE of its own."""
         users = [add_user(root, directory(name), name, scopes=[f'user.{name}'], attributes=()) for name in names]
-        settings = {'role_arn': storage.role_arn, 'provider': 'ceph' if isinstance(storage, CephRGW) else 'seaweedfs'}
-        rse_id = add_s3_rse(root, rse, storage, accounts=names, settings=settings)  # type: ignore[arg-type]
+        settings = {'role_arn': storage.role_arn, 'provider': storage.provider}
+        rse_id = add_s3_rse(root, rse, storage, accounts=names, settings=settings)
         root.server.set_rse_keys(rse_id, storage.access_key, storage.secret_key)
         made = cls(rse, storage, Rest(users[0], ''), Rest(users[1], ''), f'user.{names[0]}', names[1])
         for name, write in (('open', False), ('desk', True)):

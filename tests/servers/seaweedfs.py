@@ -45,6 +45,7 @@ class SeaweedFS(S3Server):
     :param public: a bucket that anybody can read and list.
     """
 
+    provider = 'seaweedfs'
     _twin = True  # each port's gRPC twin is 10000 above
 
     # Without an account, as SeaweedFS has none.
