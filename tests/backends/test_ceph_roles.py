@@ -111,26 +111,26 @@ class Account:
 class TestAccount:
     @pytest.fixture(scope='class')
     @classmethod
-    def account(cls, start: Callable[[Kind], Any]) -> Account:
+    def account(cls, start: Callable[[Kind], Any]) -> Any:
         return Account(start(named('Ceph Tentacle')))
 
-    def test_vended_keys_gain_nothing(self, account: Account) -> None:
-        bucket: str = filled(account, 'account-one')  # type: ignore[arg-type]
-        gain_nothing(Keys(account, bucket, 'shared/'), bucket, filled(account, 'account-two'))  # type: ignore[arg-type]
+    def test_vended_keys_gain_nothing(self, account: Any) -> None:
+        bucket = filled(account, 'account-one')
+        gain_nothing(Keys(account, bucket, 'shared/'), bucket, filled(account, 'account-two'))
 
-    def test_vended_keys_reach_no_topics(self, account: Account) -> None:
+    def test_vended_keys_reach_no_topics(self, account: Any) -> None:
         server = account.client('sns')
         topic = server.create_topic(Name='events', Attributes={'push-endpoint': 'http://127.0.0.1:1'})['TopicArn']
-        sns = client(account, Keys(account, filled(account, 'account-one'), 'shared/', write=True).credentials, 'sns')  # type: ignore[arg-type]
+        sns = client(account, Keys(account, filled(account, 'account-one'), 'shared/', write=True).credentials, 'sns')
         assert not got(sns.list_topics)
         assert not got(sns.get_topic_attributes, TopicArn=topic)
         assert not got(sns.create_topic, Name='events', Attributes={'push-endpoint': 'http://127.0.0.1:2'})
         assert not got(sns.delete_topic, TopicArn=topic)
         server.delete_topic(TopicArn=topic)
 
-    def test_the_attack_works_where_a_role_trusts_the_account(self, account: Account) -> None:
+    def test_the_attack_works_where_a_role_trusts_the_account(self, account: Any) -> None:
         """What the page warns of: keys of a folder are good for all buckets then."""
         trust = account.said(account.policies[1]).replace(f'arn:aws:iam::{account.id}:user/rucio', HOLDERS.format(account=account.id))
-        role, secret = account.add_role('OfTheAccount', trust), filled(account, 'account-two')  # type: ignore[arg-type]
-        keys = Keys(account, filled(account, 'account-one'), 'shared/')  # type: ignore[arg-type]
+        role, secret = account.add_role('OfTheAccount', trust), filled(account, 'account-two')
+        keys = Keys(account, filled(account, 'account-one'), 'shared/')
         assert got(keys.take(role).get_object, Bucket=secret, Key='private/secret')

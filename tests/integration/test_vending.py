@@ -51,12 +51,11 @@ pytestmark = pytest.mark.integration
 
 MiB = 1024**2
 Storage = SeaweedFS | CephRGW | MinIO
-PROVIDERS = {SeaweedFS: 'seaweedfs', CephRGW: 'ceph', MinIO: 'minio'}
 
 
 def settings(storage: Storage) -> dict[str, Any]:
     more = documented.minio_settings() if isinstance(storage, MinIO) else {}
-    return {'provider': PROVIDERS[type(storage)], 'role_arn': storage.role_arn, **more}
+    return {'provider': storage.provider, 'role_arn': storage.role_arn, **more}
 
 
 # Every operation of the protocol

@@ -72,6 +72,7 @@ class MinIO(S3Server):
     Its keys are those of the root user until make_user(); from then on those of the user that docs/operators.md makes.
     """
 
+    provider = 'minio'
     chainable_role_arn = ''  # it has no roles
 
     def __init__(self, directory: 'str | os.PathLike[str]') -> None:
