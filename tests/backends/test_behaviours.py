@@ -28,6 +28,8 @@ from rucio.common.s3.settings import GUARDS
 
 COLUMNS = document.read()
 NAMED = [kind for kind in KINDS if kind.provider != 'generic']
+# What versions need that have no column, and that sites run: Swift before 2.36 takes a wrong CRC32.
+OLDER: dict[str, dict[str, Any]] = {'swift': {'checksum': 'md5'}}
 
 
 @pytest.fixture(scope='class')
@@ -99,7 +101,8 @@ class TestProviders:
         endpoint, earned = defaults(versions[0]), [claims(kind) for kind in versions]
         assert all(set(each.pop('signature_guards')) <= set(endpoint.signature_guards) for each in earned)
         common = {name: all(each[name] for each in earned) if isinstance(value, bool) else value for name, value in earned[0].items()}
-        assert {name: getattr(endpoint, name) for name in common} == common
+        older = OLDER.get(provider, {})
+        assert {name: getattr(endpoint, name) for name in common} == {**common, **older}
         assert all(each[name] == value for each in earned for name, value in common.items() if not isinstance(value, bool))
 
 
