@@ -129,6 +129,16 @@ def test_what_was_not_tested_is_known(unpacked, version, said):
     assert (code, bool(printed.strip()), said in printed) == (0, bool(said), True)
 
 
+@pytest.mark.parametrize('storage', ['cehp', ''])
+def test_a_storage_that_the_demo_does_not_know_is_refused_before_anything_is_installed(storage):
+    code, printed = run('make', '--no-print-directory', '-C', ROOT, 'demo', f'STORAGE={storage}')
+    assert code
+    said, end = printed.splitlines()
+    assert said.startswith(f'STORAGE={storage} is not one')
+    assert 'STORAGE=seaweedfs (the default) or STORAGE=ceph' in said
+    assert end.startswith('make: ***')
+
+
 def test_package_is_light():
     """Rucio's configuration loads the package early: it may cost nothing, and pull nothing of the server."""
     heavy = "('boto', 'flask', 'requests', 'rich', 'rucio.cli', 'rucio.core', 'rucio.db', 'rucio.web', 'sqlalchemy')"
