@@ -56,6 +56,17 @@ class TestRole:
     def ceph(cls, version: str, start: Callable[[Kind], Any]) -> Any:
         return start(named(f'Ceph {version}'))
 
+    def test_the_servers_user_can_make_the_role(self, ceph: Any) -> None:
+        """With the capabilities that the page gives him."""
+        user, role = 'rucio2', 'RucioOfAnother'
+        (keys,) = json.loads(ceph.admin(*(word.replace('=rucio', f'={user}') for word in documented.ceph_user())))['keys']
+        own = SimpleNamespace(url=ceph.url, region=ceph.region, ca_bundle=None, access_key=keys['access_key'], secret_key=keys['secret_key'])
+        trust, may = (each.replace('user/rucio', f'user/{user}').replace('RucioVending', role) for each in documented.ceph_policies())
+        iam = plain_client(own, 'iam')
+        iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust, MaxSessionDuration=43200)
+        iam.put_role_policy(RoleName=role, PolicyName='all', PolicyDocument=may)
+        assert got(plain_client(own, 'sts').assume_role, RoleArn=ceph.role_arn.replace('RucioVending', role), RoleSessionName='rucio')
+
     def test_vended_keys_gain_nothing(self, ceph: Any) -> None:
         bucket = filled(ceph, 'roles-one')
         gain_nothing(Keys(ceph, bucket, 'shared/'), bucket, filled(ceph, 'roles-two'))

@@ -53,6 +53,13 @@ def minio_settings() -> dict[str, str]:
     return dict(re.findall(r'^ +(\w+) = (\S+)', _section('MinIO'), re.MULTILINE))
 
 
+def ceph_user() -> list[str]:
+    """What makes the user of the Rucio server, by radosgw-admin."""
+    found = re.search('^ +radosgw-admin (user create .*)$', _section('Ceph'), re.MULTILINE)
+    assert found
+    return shlex.split(found[1])
+
+
 def ceph_account() -> tuple[list[list[str]], list[str]]:
     """What makes an account of Ceph and its root user, by radosgw-admin, and the policies: of the server's user, whom the role trusts, what it may do."""
     text = _section('Ceph with accounts')
