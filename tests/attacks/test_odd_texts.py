@@ -74,6 +74,7 @@ ROUTES: dict[tuple[str, str], dict[str, Any]] = {
     ('POST', '/reconcile'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'after': 'odd', 'dry_run': True, 'on_changed': 'report', 'on_missing': 'report'},
     ('POST', '/reconcile/files'): {'scope': 'SCOPE', 'rse': 'RSE', 'files': [], 'on_changed': 'report', 'on_missing': 'report'},
     ('POST', '/files'): {'scope': 'SCOPE', 'names': ['odd'], 'rse': 'RSE'},
+    ('PUT', '/files'): {'scope': 'SCOPE', 'name': 'odd', 'rse': 'RSE', 'files': []},
     ('DELETE', '/files'): {'scope': 'SCOPE', 'names': ['odd'], 'rse': 'RSE'},
     ('POST', '/import'): {'rse': 'RSE', 'scope': 'SCOPE', 'name': 'odd', 'bucket': 'SCOPE', 'prefix': 'odd', 'dry_run': True},
     ('PUT', '/settings'): {'scope': 'SCOPE', 'rse': 'RSE', 'on_changed': 'report'},

@@ -25,6 +25,7 @@ import pytest
 
 from servers.cli import RucioCli
 from servers.process import TIMEOUT, until
+from servers.rest import Rest
 from servers.site import SCOPE, Site
 from servers.team import Team, ok, refused
 
@@ -104,6 +105,42 @@ def test_the_catalogue_ends_as_after_the_stock_command(site: Site, unique: str, 
     assert [len(kinds['bulk']) for kinds in found.values()] == [4, 4, 4, 4, 1, 1]
     assert datasets['stock'] == datasets['bulk']
     assert all(row['guid'] for row in rows(site, 'dids', names['bulk'], set()))
+
+
+def test_who_may_not_register_what(vended_team: Team, unique: str) -> None:
+    """By the call that an upload uses: nothing is registered that the stock calls would not."""
+    team = vended_team
+    file = {'name': f'{unique}/a', 'bytes': 1, 'adler32': '00320032', 'md5': None}
+    asked = {'scope': team.scope, 'name': unique, 'rse': team.rse, 'files': [file]}
+    team.owner.call('add_dataset', team.scope, unique)
+    owner, other = Rest(team.owner), Rest(team.other)
+
+    def status(rest: Rest, **changed: Any) -> int:
+        return rest('PUT', '/files', asked | changed).status
+
+    assert status(other) == 403
+    assert status(owner, rse='NOSUCH') == 404
+    assert status(owner, name=f'{unique}.missing', files=[file | {'name': f'{unique}.missing/a'}]) == 409
+    for wrong in (
+        {'name': 'elsewhere/a'},
+        {'name': f'{unique}/../a'},
+        {'name': f'{unique}/a\n'},
+        {'name': 7},
+        {'bytes': -1},
+        {'bytes': 2**63},
+        {'bytes': '1'},
+        {'bytes': True},
+        {'adler32': '0'},
+        {'adler32': None},
+        {'adler32': 'ABCDEFGH'},
+        {'md5': 'x' * 32},
+        {'md5': 1},
+    ):
+        assert status(owner, files=[file | wrong]) == 400, wrong
+    assert status(owner, files=['text']) == status(owner, files=[]) == 400
+    assert team.owner.call('list_files', team.scope, unique) == []
+    assert status(owner, files=[file, file]) == 200
+    assert [each['name'] for each in team.owner.call('list_files', team.scope, unique)] == [file['name']]
 
 
 def test_the_second_run_sends_nothing(site: Site, unique: str, tmp_path: Path) -> None:

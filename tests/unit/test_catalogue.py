@@ -196,6 +196,51 @@ def here(database):
 
 
 @ON_BOTH
+def test_uploaded_files_are_registered_as_by_stock_rucio(here):
+    """Column by column, but for ids and times, and for those that are registered already."""
+    sums = {'bytes': 3, 'md5': SUM, 'adler32': '00000001', 'guid': 'a' * 32}
+    for name in ('ours', 'stock'):
+        here.add_dataset(name)
+        here.add_rule(name)
+    here.register('ours/known', size=99)
+
+    files = [NewFile(f'ours/{name}', guid=sums['guid'], bytes=3, md5=SUM, adler32='00000001') for name in ('a', 'b', 'known')]
+    assert registration.register_uploaded(here.subtree, BOB, 'ours', files) == ['ours/known']
+    assert registration.register_uploaded(here.subtree, BOB, 'ours', files) == ['ours/a', 'ours/b', 'ours/known']
+    with here.writing() as session:
+        stock = [{'scope': SCOPE, 'name': f'stock/{name}', **sums, 'meta': {'guid': sums['guid']}} for name in ('a', 'b')]
+        replica.add_replicas(here.rse_id, stock, BOB, session=session)
+        did.attach_dids(SCOPE, 'stock', [{key: each[key] for key in ('scope', 'name', 'bytes')} for each in stock], BOB, session=session)
+    here.judge()
+
+    def described(model, dataset, name='name'):
+        own = {'created_at', 'updated_at', 'accessed_at', 'rule_id', 'name', 'child_name', 'path'}
+        found = [row for row in here.rows(model) if row[name].startswith(f'{dataset}/') and not row[name].endswith('known')]
+        return [{key: value for key, value in row.items() if key not in own} for row in sorted(found, key=lambda row: row[name])]
+
+    for model, name in (
+        (models.DataIdentifier, 'name'),
+        (models.RSEFileAssociation, 'name'),
+        (models.ReplicaLock, 'name'),
+        (models.DataIdentifierAssociation, 'child_name'),
+    ):
+        assert described(model, 'ours', name) == described(model, 'stock', name) != []
+    assert here.row(models.DataIdentifier, 'ours/known').bytes == 99
+    here.agree()
+
+
+@ON_SQLITE
+@pytest.mark.parametrize('dataset', ['missing', 'closed', 'box', 'file/a'])
+def test_nothing_is_registered_in_what_is_no_open_dataset(here, dataset):
+    here.add_dataset('closed', closed=True)
+    here.add_dataset('box', DIDType.CONTAINER)
+    here.register('file/a')
+    with pytest.raises(UnsupportedOperation, match=f'user.alice:{dataset} is not an open dataset'):
+        registration.register_uploaded(here.subtree, ALICE, dataset, [NewFile(f'{dataset}/x', 1, SUM)])
+    assert here.rows(models.DataIdentifier, name=f'{dataset}/x') == []
+
+
+@ON_BOTH
 def test_rows_are_those_of_rucio(here):
     """Column by column, but for ids and times."""
     here.add_dataset('ours')

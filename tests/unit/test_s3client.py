@@ -109,6 +109,13 @@ def plugin(fake_rucio):
             [{'name': 'a', 'state': None}],
         ),
         (
+            'register_files',
+            {'scope': 's', 'name': 'n', 'files': iter([{'name': 'n/a', 'bytes': 1, 'adler32': '0' * 8}]), 'rse': 'X'},
+            ('PUT', '/s3/files', {}, {'scope': 's', 'name': 'n', 'rse': 'X', 'files': [{'name': 'n/a', 'bytes': 1, 'adler32': '0' * 8}]}),
+            {'known': ['n/a']},
+            ['n/a'],
+        ),
+        (
             'remove_files',
             {'scope': 's', 'names': ['a', 'b', 'a']},
             ('DELETE', '/s3/files', {}, {'scope': 's', 'names': ['a', 'b']}),

@@ -27,6 +27,7 @@ from rucio.client.s3files.destination import Destination, Listing
 from rucio.client.s3files.directory import LocalFile, walk
 from rucio.client.s3files.tally import Tally
 from rucio.common.exception import (
+    AccessDenied,
     DataIdentifierAlreadyExists,
     FileConsistencyMismatch,
     InputValidationError,
@@ -96,6 +97,19 @@ class Catalogue:
             raise RSEOperationNotSupported
         known = [(name, self.dids[name]) for name in names if name in self.dids]
         return [{'name': name, 'did_type': 'FILE', 'lost': False, **each, 'state': self.replicas.get(name)} for name, each in known]
+
+    def register_files(self, scope, name, files, rse):
+        self.calls.append('register')
+        if self.refuse:
+            raise self.refuse
+        if not self.has_plugin:
+            raise RSEOperationNotSupported
+        known = [file['name'] for file in files if file['name'] in self.dids]
+        new = [file for file in files if file['name'] not in known]
+        self.dids |= {file['name']: {key: file[key] for key in ('bytes', 'adler32', 'md5')} for file in new}
+        self.replicas |= {file['name']: 'AVAILABLE' for file in new}
+        self.attached += [file['name'] for file in new]
+        return known
 
     def add_replicas(self, rse, files):
         self.calls.append('add')
@@ -616,6 +630,51 @@ def test_a_server_with_the_plugin_is_asked_once_for_each_chunk(catalogue, folder
         asked.append([each for each in catalogue.calls if each in ('files', 'look up', 'replicas')])
     assert (summary.there, summary.sent, summary.failures) == (3, 0, [])
     assert asked == ([['files'] * 2] * 2 if has_plugin else [['files', 'look up', 'look up'], ['files', 'replicas', 'replicas']])
+
+
+@pytest.mark.usefixtures('noting')
+def test_a_server_with_the_plugin_registers_what_is_new_in_one_call(catalogue, folder, run):
+    fill(folder, a=b'one', b=b'two')
+    catalogue.has_plugin = True
+    run(server=catalogue)
+    fill(folder, a=b'one', c=b'three')
+    catalogue.dids['run/late'] = known(b'late')
+    catalogue.calls.clear()
+    fill(folder, late=b'late')
+
+    summary = run(server=catalogue)
+
+    assert (summary.sent, summary.there, summary.failures) == (2, 2, [])
+    assert catalogue.calls == ['members', 'files', 'register', 'add', 'attach'], 'the stock calls for what has no replica here'
+    assert sorted(catalogue.attached) == ['run/a', 'run/b', 'run/c', 'run/late']
+    assert catalogue.replicas['run/c'] == 'AVAILABLE'
+
+
+@pytest.mark.parametrize('refusal', [RSEOperationNotSupported, AccessDenied])
+def test_the_stock_calls_are_for_servers_that_cannot_or_will_not(catalogue, folder, run, monkeypatch, refusal):
+    fill(folder, a=b'one')
+    catalogue.has_plugin = True
+
+    def refuse(*_):
+        raise refusal
+
+    monkeypatch.setattr(catalogue, 'register_files', refuse)
+    assert (run(server=catalogue).failures, catalogue.calls) == ([], ['files', 'add', 'attach'])
+
+
+def test_what_was_registered_before_a_failure_stays_so(catalogue, folder, run):
+    """The second of two calls fails: only its files are not registered."""
+    fill(folder, a=b'one', late=b'late')
+    catalogue.has_plugin = True
+    catalogue.dids['run/late'] = known(b'late')
+
+    def refuse(*_, **__):
+        raise UnsupportedOperation('The dataset is closed.')
+
+    catalogue.attach_dids_to_dids = refuse
+    summary = run(server=catalogue)
+    assert reasons(summary) == {'late': 'is on the storage, but the Rucio server did not register it: The dataset is closed.'}
+    assert catalogue.attached == ['run/a']
 
 
 def test_what_a_server_with_the_plugin_knows_is_compared(catalogue, folder, run):

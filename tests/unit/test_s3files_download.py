@@ -16,11 +16,17 @@ import zlib
 
 import pytest
 
-from rucio.client.s3files import Download, Filter, Options
+from rucio.client.s3files import Download, Filter, Options, selection
 from rucio.client.s3files.content import stream
 from rucio.client.s3files.paths import Folder, base_of, relative
 from rucio.client.s3files.tally import Refused, Tally
-from rucio.common.exception import DataIdentifierNotFound, FileConsistencyMismatch, ServerConnectionException, UnsupportedOperation
+from rucio.common.exception import (
+    DataIdentifierNotFound,
+    FileConsistencyMismatch,
+    RSEOperationNotSupported,
+    ServerConnectionException,
+    UnsupportedOperation,
+)
 from rucio.rse.protocols.s3 import Default
 from servers.fake_s3 import error
 
@@ -40,6 +46,7 @@ class Catalogue:
         self.places = {}  # name -> RSEs
         self.refuse = None
         self.calls = []
+        self.told_at = ''  # the URL of an RSE in lists of replicas; empty: its own; None: none is among those that were asked for
         self.sorted = []  # of each list of replicas: how, and the names
 
     def get_rse(self, rse):
@@ -70,8 +77,14 @@ class Catalogue:
         if self.refuse:
             raise self.refuse
         for number, did in enumerate(dids):
-            places = {f'{self.url_of(rse)}/{BUCKET}/{did["name"]}': {'rse': rse, 'priority': number} for number, rse in enumerate(self.places[did['name']])}
+            rses = self.places[did['name']] if self.told_at is not None else ()
+            places = {f'{self.told_at or self.url_of(rse)}/{BUCKET}/{did["name"]}': {'rse': rse, 'priority': number} for number, rse in enumerate(rses)}
             yield {'scope': SCOPE, 'name': did['name'], **self.files[did['name']], 'pfns': places}
+
+    def look_up_files(self, scope, names):
+        """As a server with the plugin."""
+        self.calls.append('look up')
+        return [{'name': name, **self.files[name], 'rses': list(self.places[name])} for name in names if name in self.files]
 
     def url_of(self, rse):
         return '{scheme}://{hostname}:{port}'.format(**self.rses[rse]['protocols'][0])
@@ -98,8 +111,9 @@ def add(catalogue, s3):
 
 @pytest.fixture
 def run(catalogue, tmp_path):
-    def download(*names, **options):
-        return Download(catalogue, [(SCOPE, name) for name in names or ('run',)], str(tmp_path / 'to'), options=Options(**options)).run()
+    def download(*names, server=None, **options):
+        dids = [(SCOPE, name) for name in names or ('run',)]
+        return Download(catalogue, dids, str(tmp_path / 'to'), options=Options(**options), server=server).run()
 
     return download
 
@@ -261,6 +275,40 @@ def test_only_replicas_that_are_several_are_sorted(catalogue, add, run):
     add('run/two', b'2', rses=('X', 'DEAD'))
     assert run().received == 2
     assert catalogue.sorted == [('random', ['run/one', 'run/two']), (None, ['run/two'])]
+
+
+def test_a_server_with_the_plugin_tells_where_files_are(catalogue, add, run, monkeypatch):
+    """Stock Rucio is asked for one file of each RSE, and for those with several replicas."""
+    monkeypatch.setattr(selection, 'CHUNK', 4)
+    for number in range(8):
+        add(f'run/{number}', rses=('X', 'DEAD') if number == 5 else ('X',))
+
+    assert (run(server=catalogue).received, catalogue.calls.count('look up')) == (8, 2)
+    assert [(how, len(names)) for how, names in catalogue.sorted if names] == [('random', 1), ('random', 1), (None, 1)]
+    assert ['run/5'] in [names for _, names in catalogue.sorted]
+
+
+@pytest.mark.parametrize(('elsewhere', 'told'), [('http://proxy.example.org', 'belongs to another storage'), (None, 'has no available replica')])
+def test_where_rucio_gives_another_pfn_it_is_asked_for_all(catalogue, add, run, elsewhere, told):
+    """By a proxy for clients of this place, for instance; or none, as the RSE is not among those of an RSE expression."""
+    for number in range(3):
+        add(f'run/{number}')
+    catalogue.told_at = elsewhere
+
+    outcome = run(server=catalogue)
+
+    assert [len(names) for _, names in catalogue.sorted if names] == [1, 2]
+    assert {told in reason for _, reason in outcome.failures} == {True}
+
+
+def test_a_server_without_the_plugin_is_asked_as_before(catalogue, add, run, monkeypatch):
+    add('run/a')
+
+    def refuse(*_):
+        raise RSEOperationNotSupported
+
+    monkeypatch.setattr(catalogue, 'look_up_files', refuse)
+    assert (run(server=catalogue).received, catalogue.calls) == (1, ['files', 'replicas'])
 
 
 def test_files_without_a_replica_and_dids_that_are_not_there_are_told(run, add):

@@ -59,7 +59,7 @@ def down(folder, monkeypatch):
                 return Downloaded(failures=list(failures))
 
         monkeypatch.setattr(sync, 'Download', Download)
-        return sync.sync_from(Catalogue(), SCOPE, 'run', str(folder), None, Options(**options), delete)
+        return sync.sync_from(Catalogue(), None, SCOPE, 'run', str(folder), None, Options(**options), delete)
 
     return sync_from
 

@@ -57,7 +57,7 @@ class BulkClient(BaseClient):
     ) -> 'Uploaded':
         """Upload files and directories into a dataset, as ``rucio s3 upload`` does: what is missing, and in parallel.
 
-        For each 500 files three requests to the Rucio server (one if nothing is missing) and one or two listings of the
+        For each 500 files two requests to the Rucio server (one if nothing is missing) and one or two listings of the
         storage, and one request to it for each missing file. Memory: ``multipart_threshold`` bytes for each job.
 
         Parameters
@@ -142,7 +142,7 @@ class BulkClient(BaseClient):
         from rucio.client.s3files import Download  # noqa: PLC0415
 
         options = _options(include, exclude, dry_run, jobs, progress)
-        return Download(self._stock, map(_parsed, _listed(dids)), directory, rse, options).run()
+        return Download(self._stock, map(_parsed, _listed(dids)), directory, rse, options, self._server).run()
 
     def sync(  # noqa: PLR0913 - what the command takes
         self,
@@ -188,7 +188,7 @@ class BulkClient(BaseClient):
         if is_did(source) == is_did(destination):
             raise InputValidationError('One of source and destination must be a local directory, the other a DID.')
         if is_did(source):
-            return sync_from(self._stock, *_parsed(source), destination, rse, options, delete)
+            return sync_from(self._stock, self._server, *_parsed(source), destination, rse, options, delete)
         scope, name = _parsed(destination)
         return sync_to(self._stock, self._server, source, scope, name, self._rse(scope, name, rse), options, delete)
 

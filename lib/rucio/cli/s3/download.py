@@ -20,7 +20,7 @@ from typing import Any, Optional
 
 import click
 
-from rucio.cli.s3 import DIDType, interruptible, is_robot, say, table
+from rucio.cli.s3 import DIDType, interruptible, is_robot, s3_client, say, table
 from rucio.cli.s3.outcome import closing, options_of, report_plan, report_problems, transfer_options, transferred
 from rucio.client.s3files import Download, Downloaded
 from rucio.client.s3files.sync import is_did
@@ -51,7 +51,7 @@ def download(
     if is_did(directory):
         raise click.UsageError(f"The last argument must be the local directory, but '{directory}' looks like a DID.")
     start = time.monotonic()
-    made = Download(ctx.obj.client, dids, directory, rse, options_of(given))
+    made = Download(ctx.obj.client, dids, directory, rse, options_of(given), s3_client(ctx))
     with interruptible('Stopped. Run the same command again to continue: it downloads only the missing files.'):
         outcome = made.run()
     report_download(ctx, outcome, directory, None if given['dry_run'] else time.monotonic() - start)

@@ -57,7 +57,7 @@ def sync(ctx: click.Context, /, source: str, destination: str, delete: bool, rse
     with interruptible('Stopped. Run the same command again to continue.'):
         if is_did(source):
             place = destination
-            synced = sync_from(ctx.obj.client, scope, name, destination, rse, options, delete)
+            synced = sync_from(ctx.obj.client, s3_client(ctx), scope, name, destination, rse, options, delete)
         else:
             rse = rse or str(s3_client(ctx).best_place(scope, name)['rse'])
             place = f'{scope}:{name} on {rse}'

@@ -34,6 +34,7 @@ from .tally import Downloaded, Refused, Tally
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
+    from rucio.client.s3client import S3Client
 
 __all__ = ['Download']
 
@@ -52,6 +53,7 @@ class Download:
     :param directory: The local directory; it is made if it is missing.
     :param rse_expression: Only use replicas on these RSEs.
     :param options: How to go about it.
+    :param server: The S3 client, by which a server with the plugin is asked.
     """
 
     def __init__(
@@ -61,11 +63,12 @@ class Download:
         directory: str,
         rse_expression: Optional[str] = None,
         options: Options = _DEFAULT,
+        server: 'Optional[S3Client]' = None,
     ) -> None:
         self._client = client
         self._dids = list(dids)
         self._folder = Folder(directory)
-        self._sources = Sources(client, rse_expression)
+        self._sources = Sources(client, rse_expression, server)
         self._options = options
         self._tally = Tally(Downloaded())
         self._under_way = UnderWay(options.jobs, lambda: self._sources.latency)

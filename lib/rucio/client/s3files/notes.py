@@ -100,7 +100,7 @@ class Notes:
             try:
                 descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(descriptor, 'w', encoding='utf-8') as file:
-                    json.dump(self._notes, file)
+                    file.write(json.dumps(self._notes))  # json.dump is ten times as slow
                 os.replace(unfinished, self._file)
             except BaseException:
                 with suppress(OSError):

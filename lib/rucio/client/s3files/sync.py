@@ -90,6 +90,7 @@ def sync_to(
 
 def sync_from(
     client: 'Client',
+    server: 'Optional[S3Client]',
     scope: str,
     name: str,
     directory: str,
@@ -100,6 +101,7 @@ def sync_from(
     """Make a directory equal to a collection. Cost: a download.
 
     :param client: The Rucio client.
+    :param server: The S3 client, by which a server with the plugin is asked.
     :param scope: The scope of the collection.
     :param name: Its name.
     :param directory: The directory.
@@ -111,7 +113,7 @@ def sync_from(
     """
     if WILDCARD in name or client.get_did(scope, name)['type'] == 'FILE':
         raise UnsupportedOperation(f'{scope}:{name} is not a dataset or container: use rucio s3 download.')
-    download = Download(client, [(scope, name)], directory, rse_expression, options)
+    download = Download(client, [(scope, name)], directory, rse_expression, options, server)
     synced = Synced(download.run())
     if not delete or synced.transferred.failures or not os.path.isdir(directory):
         return synced

@@ -81,8 +81,8 @@ class Upload:
     def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
 
-        Cost per 500 files: three requests to the Rucio server (one if nothing is missing), one or two listings, and one
-        request for each missing file.
+        Cost per 500 files: two requests to the Rucio server (one if nothing is missing; three of a server without the
+        plugin), one or two listings, and one request for each missing file.
 
         :raises InputValidationError: if there is nothing to upload, or Rucio refuses a name. Nothing is uploaded then.
         :raises RSEOperationNotSupported: if this kind of RSE is not supported.

@@ -29,7 +29,7 @@ from rucio.common.s3.settings import ON_CHANGED, ON_MISSING
 
 MAX_REQUESTS = 1000  # per call of POST /sign
 MAX_FILES = 200  # per call of POST /reconcile/files
-MAX_NAMES = 1000  # per call of POST /files
+MAX_NAMES = 1000  # per call of POST and PUT /files
 PROBES = ('writing', 'integrity', 'names', 'objects', 'signatures')  # the parts of rucio.common.s3.probes
 GRANTEES = ('account', 'attribute', 'everybody', 'world')
 DEFAULT = 'default'  # removes the setting of a bucket, so that the RSE's applies
@@ -802,13 +802,14 @@ class KnownFile(TypedDict):
     adler32: Optional[str]
     md5: Optional[str]
     state: Annotated[Optional[str], 'The state of the replica, such as AVAILABLE; null if there is none.']
+    rses: Annotated[list[str], 'The RSEs from which it can be read; without `rse` only.']
 
 
 class LookUpFiles(Request[list[KnownFile]], route='POST /files'):
     """Look files up in the catalogue.
 
-    Returns what is registered under some names of a scope, and the states of the replicas on one RSE. Names that are
-    not registered are left out.
+    Returns what is registered under some names of a scope, and the states of the replicas on one RSE; without `rse`, on
+    which RSEs they can be read instead. Names that are not registered are left out.
 
     400: Invalid parameters
     404: There is no such RSE
@@ -816,7 +817,41 @@ class LookUpFiles(Request[list[KnownFile]], route='POST /files'):
 
     scope: Scope
     names: Annotated[list[str], Field('The names.', MAX_NAMES)]
+    rse: Annotated[Optional[str], Field('The RSE whose replicas are meant.')] = None
+
+
+class UploadedFile(TypedDict):
+    """A file that an account has uploaded, and its content."""
+
+    name: str
+    bytes: Annotated[int, 'Its size.']
+    adler32: Annotated[str, 'Its Adler-32, as 8 hexadecimal digits.']
+    md5: NotRequired[Annotated[Optional[str], 'Its MD5, as 32 hexadecimal digits.']]
+
+
+class RegisteredFiles(TypedDict):
+    """The outcome of a registration."""
+
+    known: Annotated[list[str], 'The names that were registered already. They are left as they are.']
+
+
+class RegisterFiles(Request[RegisteredFiles], route='PUT /files'):
+    """Register uploaded files.
+
+    Registers files that the account has uploaded to one RSE, and attaches them to a dataset: the same rows as by
+    Rucio's POST /replicas and POST /dids/attachments, of all that are new or of none.
+
+    400: Invalid parameters
+    403: The account does not own the scope
+    404: There is no such RSE or scope
+    409: The dataset is closed, or the RSE takes no files
+    501: The RSE has no common prefix for the names of a scope
+    """
+
+    scope: Scope
+    name: Annotated[str, Field('The name of the dataset.')]
     rse: Annotated[str, Field('The RSE.')]
+    files: Annotated[list[UploadedFile], Field('The files. Their names begin with that of the dataset.', MAX_NAMES)]
 
 
 class KeptFile(TypedDict):

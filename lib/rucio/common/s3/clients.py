@@ -42,7 +42,6 @@ from .direct import Direct
 from .endpoint import PERSON, Endpoint, Patience
 from .errors import Target, translated
 from .garbage import uncollected
-from .settings import Secrets
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
@@ -87,13 +86,9 @@ def connect(endpoint: Endpoint, authorizer: Optional[Authorizer], patience: Pati
     """
     authorizer = authorizer or Presigned()
     patience = endpoint.patience(patience)
-    # RSEs that only differ in their names share a client, unless their requests are counted. A forked process must not
-    # use our sockets: it starts anew.
-    storage = replace(
-        endpoint, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets()
-    )
+    # Shared, unless the requests of each RSE are counted. A forked process must not use our sockets: it starts anew.
     counted = endpoint.observed if monitoring.is_on() else None
-    key = (os.getpid(), authorizer.identity, patience, storage, counted)
+    key = (os.getpid(), authorizer.identity, patience, endpoint.shared, counted)
     with _lock, translated('connect', Target(endpoint.rse, '*')):
         if key not in _shared:
             with uncollected():

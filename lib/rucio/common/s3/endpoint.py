@@ -22,7 +22,8 @@ and ``[s3:RSE]`` of rucio.cfg. Reading them sends no request.
 import difflib
 from collections.abc import Mapping
 from configparser import InterpolationError
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from rucio.common.config import get_config
@@ -91,6 +92,11 @@ class Endpoint(StorageSettings, _Storage):
     def observed(self) -> RSE:
         """The RSE whose requests are counted."""
         return RSE(self.rse, self.rse_id)
+
+    @cached_property
+    def shared(self) -> 'Endpoint':
+        """The same without what makes no difference to a client: RSEs that only differ in that share one."""
+        return replace(self, rse='', rse_id='', bucket_prefix='', capacity=None, events_token=None, secrets=Secrets())
 
     @property
     def sts_url(self) -> str:

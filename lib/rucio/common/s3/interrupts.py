@@ -41,6 +41,9 @@ def ending_by_exception(ctrl_c: bool = False) -> Iterator[None]:
     :param ctrl_c: Also raise KeyboardInterrupt on Ctrl-C, instead of calling Rucio's own handler, which fails with a
         TypeError. That handler is not set again: after the block, Ctrl-C ends a process that waits for its threads.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     with ExitStack() as stack:
         for number in _ENDING:
             if signal.getsignal(number) is signal.SIG_DFL:

@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional, Union
 from urllib.parse import unquote, urlsplit
 
@@ -178,18 +179,23 @@ class _Names(RSEProtocol):
 
         It may be another entry of this RSE, as Rucio's download client ignores whether a PFN is for the LAN or the WAN.
         """
-        own = [
-            self.attributes,
-            *(each for each in self.rse.get('protocols', []) if each['impl'] == self.attributes['impl']),
-        ]
-        origins = [_origin('{scheme}://{hostname}:{port}'.format(**each)) for each in own]
-        found = _origin(pfn)
-        if found not in origins:
+        found = self._entries.get(_origin(pfn))
+        if found is None:
+            scheme, host, port = next(iter(self._entries))
             raise RSEFileNameNotSupported(
                 f"RSE {self.rse['rse']}: the PFN '{pfn.partition('?')[0]}' belongs to another storage: expected "
-                f'{origins[0][0]}://{origins[0][1]}:{origins[0][2]}.'
+                f'{scheme}://{host}:{port}.'
             )
-        return own[origins.index(found)]
+        return found
+
+    @cached_property
+    def _entries(self) -> dict[tuple[str, str, int], Mapping[str, Any]]:
+        """The protocol entries of this class by their origins, the own one first."""
+        others = [each for each in self.rse.get('protocols', []) if each['impl'] == self.attributes['impl']]
+        entries: dict[tuple[str, str, int], Mapping[str, Any]] = {}
+        for each in (self.attributes, *others):
+            entries.setdefault(_origin('{scheme}://{hostname}:{port}'.format(**each)), each)
+        return entries
 
 
 class Default(_Names):

@@ -18,14 +18,14 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
-from sqlalchemy import String, and_, any_, bindparam, column, false, func, insert, literal, select, update
+from sqlalchemy import String, and_, any_, bindparam, column, false, func, insert, literal, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
 from rucio.common.exception import DatabaseException, RucioException
 from rucio.core.s3.metadata import as_column, as_dict
 from rucio.db.sqla import models
-from rucio.db.sqla.constants import DatabaseOperationType
+from rucio.db.sqla.constants import DatabaseOperationType, ReplicaState
 from rucio.db.sqla.session import db_session
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ __all__ = [
     'error_text',
     'insert_rows',
     'look_up',
+    'readable',
     'run_transaction',
     'select_named',
     'store_etags',
@@ -66,6 +67,7 @@ class NewFile(NamedTuple):
     :param bytes: Its size.
     :param etag: Only if it is not an MD5.
     :param path: Only on a non-deterministic RSE: the path of the replica.
+    :param guid: As the uploader of stock Rucio gives one to each file.
     """
 
     name: str
@@ -74,6 +76,7 @@ class NewFile(NamedTuple):
     adler32: Optional[str] = None
     etag: Optional[str] = None
     path: Optional[str] = None
+    guid: Optional[str] = None
 
 
 class Refusal(NamedTuple):
@@ -161,21 +164,39 @@ def select_named(statement: Any, key: Any, names: 'Collection[str]', session: 'S
     ]
 
 
-def look_up(rse_id: str, scope: 'InternalScope', names: 'Collection[str]', *, session: 'Session') -> list[Any]:
+def look_up(
+    rse_id: Optional[str], scope: 'InternalScope', names: 'Collection[str]', *, session: 'Session'
+) -> list[Any]:
     """Return what is registered under some names, and what an RSE has of it.
 
     A row has name, did_type, bytes, md5, adler32 and availability of the DID, and state, path and rse_id of the
     replica: None if there is none.
 
-    :param rse_id: The RSE.
+    :param rse_id: The RSE; None: only the DIDs are meant.
     :param scope: The scope.
     :param names: The names.
     """
     did, replica = models.DataIdentifier, models.RSEFileAssociation
-    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == rse_id)
+    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == rse_id if rse_id else false())
     columns = (did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability)
     stmt = select(*columns, replica.state, replica.path, replica.rse_id).outerjoin(replica, joined)
     return select_named(stmt.where(did.scope == scope), did.name, names, session)
+
+
+def readable(scope: 'InternalScope', names: 'Collection[str]', *, session: 'Session') -> dict[str, list[str]]:
+    """Return the RSEs from which files can be read, by their names: of available replicas, where reading is allowed.
+
+    :param scope: The scope.
+    :param names: The names of the files.
+    """
+    replica, rse = models.RSEFileAssociation, models.RSE
+    stmt = select(replica.name, rse.rse).join(rse, rse.id == replica.rse_id)
+    here = and_(replica.scope == scope, replica.state == ReplicaState.AVAILABLE)
+    open_ones = and_(rse.deleted == false(), rse.availability_read == true())
+    found: dict[str, list[str]] = {}
+    for row in select_named(stmt.where(here, open_ones), replica.name, names, session):
+        found.setdefault(row.name, []).append(row.rse)
+    return found
 
 
 def _is_postgresql(session: 'Session') -> bool:

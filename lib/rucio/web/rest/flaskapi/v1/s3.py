@@ -71,6 +71,7 @@ HANDLERS: 'dict[type[Request[Any]], Handler]' = {
     api.Reconcile: s3reconcile.reconcile,
     api.ReconcileFiles: s3reconcile.reconcile_files,
     api.LookUpFiles: s3files.look_up_files,
+    api.RegisterFiles: s3files.register_files,
     api.RemoveFiles: s3files.remove_files,
     api.ImportBucket: s3imports.import_bucket,
     api.GetBucketSettings: s3reconcile.get_settings,
