@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: help test test-long test-oldest test-turn test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants demo \
+.PHONY: help test test-long test-oldest test-turn test-all unit lint type docs record hooks changelog release format ceph swift backends clients audit reference licences mutants seams demo \
 	demo-on-seaweedfs demo-on-ceph demo-on-another dev bench wheel clean FORCE
 
 # The newest Rucio that is supported, and the Python to use: make test RUCIO=40 PYTHON=python3.12
@@ -96,6 +96,13 @@ licences: dev  ## write docs/licences.md
 
 mutants: dev .venv/dev/.mutants  ## change the code in small ways, and see whether a unit test notices (SEED=2 N=1000 MODULES='core/s3/auth common/s3')
 	.venv/dev/bin/python dev/mutation --seed $(or $(SEED),1) --number $(or $(N),400) $(MODULES)
+
+# A source has no metadata of a package, so that it is put before the Rucio of .venv/dev, which has what it requires.
+seams: dev  ## whether a source of Rucio, such as its main branch, still has what is changed in it, and its private API (SOURCE=../rucio)
+	@test -d '$(SOURCE)/lib/rucio' || { echo 'SOURCE names no source of Rucio: make seams SOURCE=../rucio' >&2; exit 1; }
+	rm -rf .venv/source && mkdir .venv/source && cp -r '$(SOURCE)/lib/rucio' .venv/source
+	.venv/dev/bin/python dev/link.py .venv/source
+	PYTHONPATH=.venv/source .venv/dev/bin/python -m pytest -q tests/unit/test_seams.py tests/unit/test_rucio_internals.py
 
 demo: export RUCIO_S3_TEST_CEPH := $(CURDIR)/.venv/ceph
 demo: demo-on-$(or $(filter seaweedfs ceph,$(STORAGE)),another) .venv/demo/.wheel  ## an S3 server, a Rucio server, and stock commands that use them (KEEP=1: leave them running; STORAGE=ceph)

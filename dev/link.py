@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Link the modules of lib/ into the stock Rucio of this interpreter's environment: ``python dev/link.py``.
+"""Link the modules of lib/ into the stock Rucio of this interpreter's environment: ``python dev/link.py``; or of another folder.
 
 Python finds ``rucio`` once, where stock Rucio is, so an editable install of this project would be invisible. Each file gets a
 link of its own, not each directory: a later ``pip install`` then replaces links, and never writes through one into lib/.
@@ -49,7 +49,7 @@ def link(site: Path) -> int:
 
 
 def main() -> None:
-    site = Path(sysconfig.get_path('purelib'))
+    site = Path(sys.argv[1] if sys.argv[1:] else sysconfig.get_path('purelib')).resolve()
     if not site.joinpath('rucio', 'version.py').is_file():
         sys.exit(f'There is no stock Rucio in {site}: install rucio or rucio-clients there first (make dev does).')
     remove_links(site)
