@@ -108,17 +108,23 @@ class TestVendedByCeph(_Vended):
     @pytest.fixture(scope='class')
     @classmethod
     def backend(cls, ceph: CephRGW) -> Backend:
-        return _backend(ceph, {'conditional_multipart': 'Ceph 16 ignores If-None-Match when it completes an upload', **NO_KEYS})
+        return _backend(ceph, {'conditional_multipart': 'before Ceph 20, If-None-Match is ignored when an upload is completed', **NO_KEYS})
 
-    def test_bulk_delete(self, rig: Rig, name: str) -> None:
-        """Ceph 16 refuses DeleteObjects to the keys of any role, whatever its policies say: nothing is deleted, and that is told."""
+    def test_bulk_delete(self, rig: Rig, name: str, ceph: CephRGW) -> None:
+        """Ceph 16 and 18 refuse DeleteObjects to the keys of any role, whatever its policies say: nothing is deleted, and that is told."""
+        if ceph.release >= 20:
+            super().test_bulk_delete(rig, name)
+            return
         rig.store(rig.key(name))
         pfn = rig.pfn(name)
         assert isinstance(rig.protocol('delete').bulk_delete([pfn])[pfn], RSEAccessDenied)
         rig.protocol('delete').delete(pfn)
         assert rig.stored(rig.key(name)) is None
 
-    test_bulk_delete_tells_what_failed = None
+    def test_bulk_delete_tells_what_failed(self, rig: Rig, name: str, ceph: CephRGW) -> None:
+        if ceph.release < 20:
+            pytest.skip('it refuses DeleteObjects to these keys: see above')
+        super().test_bulk_delete_tells_what_failed(rig, name)
 
 
 @pytest.mark.long

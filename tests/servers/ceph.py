@@ -119,10 +119,14 @@ _CAPABILITIES = 'users=*;buckets=*;metadata=*;usage=*;zone=*;roles=*;user-policy
 
 def unpacked(suite: str) -> Path:
     """Where `make ceph` unpacks the Ceph of another Debian release."""
-    return Path(os.environ.get('RUCIO_S3_TEST_CEPH', '/nonexistent'), suite)
+    return Path(os.environ.get('RUCIO_S3_TEST_CEPH', '/nonexistent'), suite).absolute()
 
 
-def missing(root: Path = SYSTEM) -> str:
+# That of all tests that do not say which: the system's, or an unpacked one (RUCIO_S3_TEST_CEPH_SUITE=sid).
+USUAL = unpacked(os.environ['RUCIO_S3_TEST_CEPH_SUITE']) if os.environ.get('RUCIO_S3_TEST_CEPH_SUITE') else SYSTEM
+
+
+def missing(root: Path = USUAL) -> str:
     """Why there can be no Ceph here, or nothing."""
     absent = [name for name in COMMANDS if not _path(name, root)]
     if not absent:
@@ -163,7 +167,7 @@ class CephRGW:
     chainable_role_arn = 'arn:aws:iam:::role/RucioChainable'  # keys of a role that the admin assumed can take it: for attacks
     user_arn = 'arn:aws:iam:::user/{s3-user}'
 
-    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3, root: Path = SYSTEM, tls: CA | None = None) -> None:
+    def __init__(self, directory: 'str | os.PathLike[str]', *, size: int = 8 * 1024**3, root: Path = USUAL, tls: CA | None = None) -> None:
         self.directory = Path(directory).absolute()
         self.access_key = 'admin'
         self.secret_key = secrets.token_hex(20)
@@ -219,6 +223,11 @@ class CephRGW:
         self._run('radosgw-admin', '-c', str(self._conf), '-n', 'client.rgw', 'metadata', 'put', 'user:rucio', stdin=json.dumps(user))
         self._start_gateway()
         self._make_roles()
+
+    @property
+    def release(self) -> int:
+        """16 (Pacific), 18 (Reef), 20 (Tentacle)."""
+        return int(version(self._root).partition('.')[0])
 
     def restart(self) -> None:
         """SIGKILL to the gateway, and return when it works again. The cluster behind it goes on: what it holds is in memory."""
