@@ -126,6 +126,7 @@ KINDS = (
     Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
     _built('versitygw', 'its posix backend over a local directory, with no further options', built.Versitygw),
     _built('MinIO', 'one directory; the keys of the root user', built.MinIO),
+    _built('Garage', 'one node, `s3_region = garage`, LMDB', built.Garage),
     Kind('moto', 'generic', '`moto_server`, which asks for no keys', moto.Moto, moto.version, moto.missing, _MOTO),
 )
 

@@ -22,7 +22,7 @@ import pytest
 from backends.storage import KINDS, Kind
 from conformance.rig import Backend, Rig
 from conformance.suite import Local, ProtocolConformance
-from rucio.common.exception import RucioException
+from rucio.common.exception import FileReplicaAlreadyExists, RucioException, ServiceUnavailable
 
 pytestmark = pytest.mark.long
 
@@ -54,6 +54,13 @@ MINIO_CANNOT = {
     'dot_segments': 'MinIO answers 400: XMinioInvalidResourceName',
     'empty_segments': 'MinIO answers 400: XMinioInvalidObjectName',
     'long_segments': 'a name in a file system has 255 bytes at most',
+}
+GARAGE_CANNOT = {
+    'conditional_put': 'Garage ignores If-None-Match',
+    'conditional_multipart': 'Garage ignores If-None-Match',
+    'long_keys': 'LMDB has no room for them',
+    'long_segments': 'LMDB has no room for them',
+    'public_objects': 'Garage has no bucket policies',
 }
 SWIFT_CANNOT = {
     'conditional_put': 'Swift looks and then writes, without a lock',
@@ -112,6 +119,12 @@ class TestVersitygw(OfOneKind):
 class TestMinIO(OfOneKind):
     kind = 'MinIO'
     cannot = MINIO_CANNOT
+
+
+class TestGarage(OfOneKind):
+    kind = 'Garage'
+    cannot = GARAGE_CANNOT
+    losers = (FileReplicaAlreadyExists, ServiceUnavailable)  # an upload in parts ends when one that began later is completed: NoSuchUpload
 
 
 class TestRclone(OfOneKind):

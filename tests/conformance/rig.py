@@ -52,6 +52,7 @@ LIMITS = {
     'leading_slash': 'keys that begin with a slash: /a',
     'etag_of_parts': 'to tell by the ETag that an object came in parts',
     'below_another': 'objects a and a/b at once',
+    'long_keys': 'keys of 1024 bytes',
     'long_segments': 'path segments of more than 255 bytes',
     'access_control': 'to refuse wrong keys, and anonymous writing',
     'missing_bucket': 'to refuse an upload into a bucket that is not there (it makes the bucket)',

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from . import documented
 from .boto import S3Server
-from .files import clean_environment
+from .files import clean_environment, write_private
+from .ports import free_port
 from .process import TIMEOUT, Process, ServerError
 
 FOLDER = Path(os.environ.get('RUCIO_S3_TEST_SERVERS') or '/nonexistent')  # now, as tests take RUCIO_... out of the environment
@@ -104,3 +105,25 @@ class MinIO(S3Server):
         environment = clean_environment(self.directory, **self._root, MINIO_BROWSER='off', MINIO_UPDATE='off')
         command = [str(path('minio')), 'server', '--quiet', '--address', f'{self.hostname}:{self.port}', str(self.directory / 'data')]
         return Process('MinIO', command, env=environment, cwd=self.directory, log=self.directory / 'minio.log')
+
+
+class Garage(S3Server):
+    """Garage as one node, which makes its layout and a key at the start. After kill() or stop(), start() finds the same data at the same address."""
+
+    region = 'garage'  # as in its documentation's examples
+
+    def __init__(self, directory: 'str | os.PathLike[str]') -> None:
+        super().__init__(directory)
+        self.access_key, self.secret_key = f'GK{secrets.token_hex(12)}', secrets.token_hex(32)
+        self._rpc = f'{self.hostname}:{free_port()}'
+
+    def _process_to_start(self) -> Process:
+        conf = self.directory / 'garage.toml'
+        common = {'metadata_dir': self.directory / 'meta', 'data_dir': self.directory / 'data', 'db_engine': 'lmdb', 'rpc_bind_addr': self._rpc}
+        s3 = {'s3_region': self.region, 'api_bind_addr': f'{self.hostname}:{self.port}'}
+        lines = [f'{name} = "{value}"' for name, value in {**common, 'rpc_public_addr': self._rpc, 'rpc_secret': self.secret_key}.items()]
+        lines += ['replication_factor = 1', '[s3_api]', *(f'{name} = "{value}"' for name, value in s3.items())]
+        write_private(conf, '\n'.join(lines))
+        environment = clean_environment(self.directory, GARAGE_DEFAULT_ACCESS_KEY=self.access_key, GARAGE_DEFAULT_SECRET_KEY=self.secret_key)
+        command = [str(path('garage')), '-c', str(conf), 'server', '--single-node', '--default-access-key']
+        return Process('Garage', command, env=environment, cwd=self.directory, log=self.directory / 'garage.log')

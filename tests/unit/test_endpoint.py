@@ -351,7 +351,7 @@ def test_a_ca_bundle_may_begin_with_a_tilde(load, rucio_cfg, home):
 @pytest.mark.parametrize(
     ('name', 'value', 'allowed'),
     [
-        ('provider', 'cef', 'aws, ceph, gcs, generic, minio, rclone, seaweedfs'),
+        ('provider', 'cef', 'aws, ceph, garage, gcs, generic, minio, rclone, seaweedfs'),
         ('provider', 'default', 'seaweedfs'),
         ('provider', ['aws'], 'seaweedfs'),
         ('addressing', 'host', 'path, virtual, auto'),

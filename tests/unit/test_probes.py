@@ -195,6 +195,10 @@ def ignores(*names):
     return lambda request, serve: serve(request._replace(headers={name: value for name, value in request.headers.items() if name not in names}))
 
 
+def needs(header):
+    return lambda request, serve: serve(request) if header in request.headers else error(400, 'InvalidRequest')
+
+
 def refuses(header, status=501, code='NotImplemented'):
     return lambda request, serve: error(status, code) if header in request.headers else serve(request)
 
@@ -303,7 +307,8 @@ def verifies_the_whole(s3):
         if any(len(part) < 5 * 1024**2 for part in parts[:-1]):
             return error(400, 'EntityTooSmall')
         if upload.full_object and request.headers['x-amz-checksum-type'] == 'FULL_OBJECT':
-            return error(400, 'BadDigest') if request.headers['x-amz-checksum-crc32'] != crc32(b''.join(parts)) else serve(request)
+            whole = crc32(b''.join(parts))
+            return error(400, 'BadDigest') if request.headers.get('x-amz-checksum-crc32', whole) != whole else serve(request)
         return serve(request)
 
     does(s3, CompleteMultipartUpload=complete)
@@ -509,6 +514,7 @@ MISBEHAVING = [
     ('full_object', {'HeadObject': ignores('x-amz-checksum-mode')}, 'no'),
     ('full_object', {'CreateMultipartUpload': ignores('x-amz-checksum-type')}, 'no'),
     ('full_object', {'UploadPart': refuses('x-amz-checksum-crc32')}, '501 NotImplemented'),
+    ('full_object', {'CompleteMultipartUpload': needs('x-amz-checksum-crc32')}, '400 InvalidRequest'),
     ('etag_is_md5', {'HeadObject': heads(etag='"0123"')}, 'no'),
     ('etag_of_a_copy', {'HeadObject': heads(etag='"0123"')}, 'no'),
     ('etag_of_a_copy', copies(same, etag='0123-1'), 'no'),
