@@ -14,7 +14,7 @@
 
 """
 Rules with FTS: Rucio's own submitter, poller, finisher, judge and reaper, an FTS of the tests that moves real bytes with gfal2, two S3
-storages (http and https) and two disks, which Rucio uses as directories and FTS by WebDAV.
+storages (http and https) and two disks, which Rucio uses as directories and FTS by WebDAV. RUCIO_S3_TEST_FTS names a real FTS to be used instead.
 """
 
 import contextlib
@@ -35,6 +35,7 @@ from servers import fts as gfal
 from servers.ca import CA
 from servers.cli import RucioCli, add_user, s3_protocol
 from servers.fts import FTS, S3Keys
+from servers.fts_real import PROXY, REAL, RealFTS
 from servers.rucio_server import RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.webdav import WebDAV
@@ -81,7 +82,7 @@ class World:
     server: RucioServer
     root: RucioCli
     nina: RucioCli
-    fts: FTS
+    fts: FTS | RealFTS
     storages: dict[str, SeaweedFS]
     disks: dict[str, WebDAV]
 
@@ -224,8 +225,13 @@ def fts_site(tmp_path_factory: pytest.TempPathFactory, ca: CA, plain: SeaweedFS,
         # FTS tells storages by their host names.
         storages, hosts = {A: plain, B: tls}, {A: '127.0.0.1', B: 'localhost'}
         keys = [S3Keys(hosts[rse], storage.access_key, storage.secret_key) for rse, storage in storages.items()]
-        fts = stack.enter_context(FTS(make('fts'), keys, ca=trust(ca, make('trust'))))
-        config = {'conveyor': {'transfertool': 'fts3'}, 's3': {'ca_bundle': ca.bundle, 'fts': 'True'}, 'common': {'loglevel': 'DEBUG'}}
+        trusted = trust(ca, make('trust'))
+        fts = stack.enter_context(RealFTS(keys, trusted) if REAL else FTS(make('fts'), keys, ca=trusted))
+        config = {
+            'conveyor': {'transfertool': 'fts3', **({'usercert': PROXY} if PROXY else {})},
+            's3': {'ca_bundle': ca.bundle, 'fts': 'True'},
+            'common': {'loglevel': 'DEBUG'},
+        }
         server = stack.enter_context(RucioServer(make('rucio'), config))
         root = RucioCli.root(make('root'), server)
         for rse, disk in disks.items():
@@ -356,7 +362,7 @@ def test_the_bucket_is_there_before_fts_writes(fts_site: World, unique: str) -> 
 def test_a_transfer_that_failed_is_tried_again(fts_site: World, unique: str) -> None:
     fts_site.upload((unique, SMALL))
     rule = fts_site.add_rule(unique, A)
-    fts_site.fts.fail(reason='TRANSFER ERROR: the line is cut')
+    fts_site.fts.fail()
     fts_site.bring()
     assert fts_site.md5(A, unique) is None
     assert fts_site.rule_state(rule) == 'REPLICATING'
@@ -436,7 +442,7 @@ def test_the_next_source_is_taken_when_the_nearest_fails(fts_site: World, unique
     fts_site.root.calls(('update_distance', A, B, {'distance': 1}), ('add_distance', DISK, B, {'distance': 5}))
     try:
         rule = fts_site.add_rule(unique, B)
-        fts_site.fts.fail(f':{fts_site.storages[A].port}/')
+        fts_site.fts.fail(f'//127.0.0.1:{fts_site.storages[A].port}/')
         fts_site.bring()
     finally:
         fts_site.root.call('delete_distance', DISK, B)

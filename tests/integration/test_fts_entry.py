@@ -90,12 +90,12 @@ def urls_of_fts(storage: Any, names: list[str]) -> dict[str, str]:
     return {name: protocol.lfns2pfns({'scope': 'mc', 'name': name})[f'mc:{name}'] for name in names}
 
 
-def copy_by_gfal2(storage: Any, directory: Path, source: str, destination: str) -> str:
+def copy_by_gfal2(storage: Any, directory: Path, source: str, destination: str, *, overwrite: bool = False) -> str:
     """As FTS does it; the answer is what went wrong."""
     keys = {'ACCESS_KEY': storage.access_key, 'SECRET_KEY': storage.secret_key, 'REGION': storage.region, 'ALTERNATE': True}
     # From S3 to S3 FTS does not let gfal2 try a third party copy.
     options = {f'S3:{storage.hostname.upper()}': keys, 'HTTP PLUGIN': {'ENABLE_REMOTE_COPY': False}}
-    task = {'source': source, 'destination': destination, 'options': options, 'overwrite': False, 'timeout': 60, 'checksum': None}
+    task = {'source': source, 'destination': destination, 'options': options, 'overwrite': overwrite, 'timeout': 60, 'checksum': None}
     command = [fts.PYTHON, str(fts.COPY)]
     done = subprocess.run(command, input=json.dumps(task), env=clean_environment(directory), capture_output=True, text=True, check=True, timeout=120)
     return json.loads(done.stdout)['message']
@@ -122,3 +122,24 @@ def test_gfal2_writes_and_reads_the_object_that_is_meant(backend: str, request: 
         assert copy_by_gfal2(storage, tmp_path, urls[name], urls[f'copy of {name}']) == ''
     found = {each['Key']: each['Size'] for each in client.list_objects_v2(Bucket='gfal')['Contents'] if not each['Key'].endswith('/')}
     assert found == {f'mc/{prefix}{name}': len(name.encode()) for name in names for prefix in ('', 'copy of ')}
+
+
+@pytest.mark.skipif(bool(fts.missing()), reason=fts.missing())
+def test_an_existing_object_is_replaced_only_on_request(plain: SeaweedFS, tmp_path: Path, unique: str) -> None:
+    """The reasons are those of fts_url_copy 3.14.4."""
+    client = plain.client()
+    client.create_bucket(Bucket=unique)
+    for key, content in (('old', b'old'), ('new', b'new')):
+        client.put_object(Bucket=unique, Key=key, Body=content)
+    root = f's3://{plain.hostname}:{plain.port}/{unique}'
+
+    def content() -> bytes:
+        return client.get_object(Bucket=unique, Key='old')['Body'].read()
+
+    assert copy_by_gfal2(plain, tmp_path, f'{root}/new', f'{root}/old') == 'DESTINATION [17] Destination file exists and overwrite is not enabled'
+    assert content() == b'old'
+    missing = copy_by_gfal2(plain, tmp_path, f'{root}/missing', f'{root}/old', overwrite=True)
+    assert missing.startswith('SOURCE [2] ')
+    assert content() == b'old'
+    assert copy_by_gfal2(plain, tmp_path, f'{root}/new', f'{root}/old', overwrite=True) == ''
+    assert content() == b'new'

@@ -21,7 +21,6 @@ with a certificate and its key that it knows. Its jobs there are for hosts that 
 
 import contextlib
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +30,13 @@ import pytest
 import requests
 
 from servers.fts import FTS
+from servers.fts_real import PROXY, REAL
 
 S3, S3S, DAVS = 's3://a.test:8000/b/k', 's3s://b.test/b/k', 'davs://c.test:1/x/k?copy_mode=push'
 FIELDS = 'files=file_state,dest_surl,finish_time,start_time,staging_start,staging_finished,reason,source_surl,file_metadata'
 UNKNOWN = '00000000-0000-0000-0000-000000000000'
 NO_JOB = {'job_id': UNKNOWN, 'http_status': '404 Not Found', 'http_message': f'No job with the id "{UNKNOWN}" has been found'}
 INVALID = 'Invalid value within the request: '
-
-
-REAL = os.environ.get('RUCIO_S3_TEST_FTS')
 
 
 class Asked(NamedTuple):
@@ -51,7 +48,7 @@ class Asked(NamedTuple):
 def fts(tmp_path: Path) -> Iterator[Asked]:
     """It begins with none of its copies."""
     with requests.Session() as session, contextlib.ExitStack() as stack:
-        session.cert = os.environ.get('RUCIO_S3_TEST_FTS_PROXY')
+        session.cert = PROXY
         if REAL:
             yield Asked(REAL, session)
             return
