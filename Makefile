@@ -126,7 +126,7 @@ hooks: .venv/maintainer/.done  ## check each commit before it is made: ruff, myp
 changelog: .venv/maintainer/.done  ## write the notes of changes/ into CHANGELOG.md (DRAFT=1: show them only)
 	.venv/maintainer/bin/towncrier build --version $(VERSION) $(if $(DRAFT),--draft,--yes)
 
-release: $(WHEEL) .venv/maintainer/.done  ## build the wheel, and check it in new environments; publishes nothing
+release: $(WHEEL) .venv/maintainer/.done  ## build the wheel and the source distribution, and check them in new environments; publishes nothing
 	.venv/maintainer/bin/python dev/release.py $(WHEEL)
 
 wheel: $(WHEEL)  ## build the wheel, in .venv/dist

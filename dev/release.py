@@ -12,13 +12,15 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Check a wheel that is about to be released: ``make release``. Nothing is published."""
+"""Check a wheel that is about to be released, and its source distribution: ``make release``. Nothing is published."""
 
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
 import venv
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +43,39 @@ def changelog_says(version: str) -> None:
         sys.exit(f'CHANGELOG.md has no section for {version}: set the version in pyproject.toml, then run `make changelog`.')
 
 
+# What the installed plugin has in common with a stock Rucio.
+SHARED = """
+from importlib.metadata import files
+stock = {str(path) for path in files('{stock}') if '__pycache__' not in path.parts}
+assert 'rucio/version.py' in stock
+print(*sorted(stock & {str(path) for path in files('rucio-s3')}))
+"""
+
+
+def source_of(wheel: Path) -> Path:
+    """Build the source distribution, which has the modules of the wheel and gives the same wheel again."""
+    run([sys.executable, '-m', 'build', '--sdist', '--outdir', wheel.parent, ROOT])
+    source = wheel.parent / f'{"-".join(wheel.name.split("-")[:2])}.tar.gz'
+    with tarfile.open(source) as archive:
+        names = {name.partition('/lib/')[2] for name in archive.getnames() if '/lib/' in name and '.egg-info' not in name}
+        names = {name for name in names if '.' in name.rpartition('/')[2]}
+    with tempfile.TemporaryDirectory(prefix='rucio-s3-release-') as directory:
+        run([sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q', 'wheel', '--no-deps', '--wheel-dir', directory, source])
+        again, first = contents(Path(directory, wheel.name)), contents(wheel)
+    if differ := sorted(name for name in again.keys() | first.keys() if again.get(name) != first.get(name)):
+        sys.exit(f'{source.name} gives another wheel: {", ".join(differ)}')
+    if odd := sorted(names ^ {name for name in first if '.dist-info/' not in name}):
+        sys.exit(f'{source.name} has other modules than the wheel: {", ".join(odd)}')
+    print(f'{source.name} gives the same wheel.')
+    return source
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """File -> CRC, without what names the program that built the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist() if not each.filename.endswith(('/WHEEL', '/RECORD'))}
+
+
 def install(wheel: Path, extra: str) -> None:
     """Install the wheel with an extra into a new environment, and try its commands."""
     with tempfile.TemporaryDirectory(prefix='rucio-s3-release-') as directory:
@@ -50,6 +85,9 @@ def install(wheel: Path, extra: str) -> None:
         pip = [scripts / 'python', '-m', 'pip', '--disable-pip-version-check', '-q']
         run([*pip, 'install', f'{wheel}[{extra}]'])
         run([*pip, 'check'])
+        stock = {'client': 'rucio-clients', 'server': 'rucio'}[extra]
+        if shared := run([scripts / 'python', '-c', SHARED.replace('{stock}', stock)], home=directory).strip():
+            sys.exit(f'These files belong to {stock}: {shared}')
         for command in TRIED[extra]:
             output = run([scripts / command[0], *command[1:]], home=directory)
             if command == ['rucio', '--help'] and '\n  s3 ' not in output:
@@ -71,10 +109,11 @@ def main() -> None:
     wheel = Path(sys.argv[1]).resolve()
     version = wheel.name.split('-')[1]
     changelog_says(version)
-    run([sys.executable, '-m', 'twine', 'check', '--strict', wheel])
+    source = source_of(wheel)
+    run([sys.executable, '-m', 'twine', 'check', '--strict', wheel, source])
     for extra in TRIED:
         install(wheel, extra)
-    print(f'{wheel} is ready. Next: git tag -s v{version}, git push --tags, and upload the wheel (docs/releasing.md).')
+    print(f'{wheel} and {source.name} are ready. Next: git tag -s v{version}, git push --tags, and upload them (docs/releasing.md).')
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@
 
 """The settings of an RSE: where they come from, and what is said of wrong ones."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -634,7 +635,11 @@ def test_a_host_that_botocore_refuses_is_refused_and_named(of_host, host):
     assert 'IPv6 in brackets' in said
 
 
-@pytest.mark.parametrize('host', [each for each in NO_HOSTS if each and not set(each) & set('/ @\n:%') and '{' not in each])
+# Python 3.10 has no opinion about what is in brackets.
+ODD = '/ @\n:%' if sys.version_info >= (3, 11) else '/ @\n:%['
+
+
+@pytest.mark.parametrize('host', [each for each in NO_HOSTS if each and not set(each) & set(ODD) and '{' not in each])
 def test_botocore_does_refuse_it(endpoint, host):
     """Were it to take more one day, we should, too. Whatever else it refuses is named as well, and ends nothing."""
     with pytest.raises(ConfigurationError, match='RSE X: botocore does not accept'):
