@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import botocore.session
 from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
 from botocore.credentials import (
@@ -294,8 +294,8 @@ def send(
 ) -> AWSResponse:
     """Send a request that is complete and signed through the connections of a client, once, with all that wraps them.
 
-    Emits the event ``before-send``, and uses ``awsrequest.HeadersDict`` and ``client._endpoint.http_session``: in all
-    public ways botocore builds the request itself.
+    Emits the event ``before-send``, and uses ``client._endpoint.http_session``: in all public ways botocore builds the
+    request itself.
 
     :param client: A client of S3.
     :param operation: The operation.
@@ -304,7 +304,8 @@ def send(
     :param headers: The headers.
     :param body: The body. Without one, the body of a successful answer is left to the caller.
     """
-    made: Any = HeadersDict({'User-Agent': client.meta.config.user_agent, **headers})
+    # A dict: botocore's own, which ignores case, takes a tenth of the CPU time of a small request.
+    made: Any = {'User-Agent': client.meta.config.user_agent, **headers}
     request = AWSPreparedRequest(method, url, made, body, stream_output=body is None)
     client.meta.events.emit(f'before-send.s3.{operation}', request=request)
     answer: AWSResponse = client._endpoint.http_session.send(request)  # noqa: SLF001
