@@ -21,6 +21,7 @@ import copy
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,3 +144,27 @@ def test_an_existing_object_is_replaced_only_on_request(plain: SeaweedFS, tmp_pa
     assert content() == b'old'
     assert copy_by_gfal2(plain, tmp_path, f'{root}/new', f'{root}/old', overwrite=True) == ''
     assert content() == b'new'
+
+
+@pytest.mark.skipif(bool(fts.missing()), reason=fts.missing())
+def test_the_keys_of_fts_need_to_list_the_destination(plain: SeaweedFS, tmp_path: Path, unique: str) -> None:
+    """The permissions are those of docs/transfers.md: FTS looks for a directory of the file's name before it writes."""
+    client, source, target = plain.client(), f'{unique}-from', f'{unique}-to'
+    keys = SimpleNamespace(hostname=plain.hostname, region=plain.region, access_key=plain.user_keys[0], secret_key=plain.user_keys[1])
+    root = f's3://{plain.hostname}:{plain.port}'
+
+    def allow(bucket: str, *actions: str) -> None:
+        resources = [f'arn:aws:s3:::{bucket}', f'arn:aws:s3:::{bucket}/*']
+        statement = {'Effect': 'Allow', 'Principal': '*', 'Action': [f's3:{action}' for action in actions], 'Resource': resources}
+        client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({'Version': '2012-10-17', 'Statement': [statement]}))
+
+    for bucket in (source, target):
+        client.create_bucket(Bucket=bucket)
+    client.put_object(Bucket=source, Key='f', Body=b'content')
+    allow(source, 'GetObject')
+    allow(target, 'GetObject', 'PutObject', 'DeleteObject')
+    assert copy_by_gfal2(keys, tmp_path, f'{root}/{source}/f', f'{root}/{target}/d/f').startswith('DESTINATION [1] HTTP 403')
+    allow(target, 'GetObject', 'PutObject', 'DeleteObject', 'ListBucket')
+    for _ in range(2):  # the second one deletes what the first one has written
+        assert copy_by_gfal2(keys, tmp_path, f'{root}/{source}/f', f'{root}/{target}/d/f', overwrite=True) == ''
+    assert client.get_object(Bucket=target, Key='d/f')['Body'].read() == b'content'
