@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The conformance suite over Ceph's gateway and `rclone serve s3`. tests/integration/test_conformance.py has SeaweedFS and moto."""
+"""The conformance suite over each storage of docs/backends.md. tests/integration/test_conformance.py has SeaweedFS and moto."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 from backends.storage import KINDS, Kind
+from conformance.keyless import KeylessConformance
 from conformance.rig import Backend, Rig
 from conformance.suite import Local, ProtocolConformance
 from rucio.common.exception import FileReplicaAlreadyExists, RucioException, ServiceUnavailable
+from servers.signer import Signer
 
 pytestmark = pytest.mark.long
 
@@ -67,9 +69,13 @@ SWIFT_CANNOT = {
     'conditional_multipart': 'Swift looks and then writes, without a lock',
     'public_objects': 'Swift has no bucket policies',
 }
+SIGNED_CANNOT = {
+    'access_control': 'the client has no keys that could be wrong',
+    'dot_segments': 'not signed: some storages follow them',
+}
 
 
-def backend_of(kind: Kind, server: Any, cannot: dict[str, str], settings: dict[str, bool] | None = None) -> Backend:
+def backend_of(kind: Kind, server: Any, cannot: dict[str, str], settings: dict[str, Any] | None = None) -> Backend:
     return Backend(
         server.scheme,
         server.hostname,
@@ -141,3 +147,34 @@ class TestRclone(OfOneKind):
             self.is_clear(rig, error.value, name[:30])
         else:
             super().refuses_name(rig, name, file)
+
+
+# These vend no keys: the Rucio server signs.
+
+
+class Signed(KeylessConformance):
+    kind: str
+    cannot: dict[str, str]
+    make_server = Signer
+
+    @pytest.fixture(scope='class')
+    @classmethod
+    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
+        kind = named(cls.kind)
+        return backend_of(kind, start(kind), {**cls.cannot, **SIGNED_CANNOT}, {'auth': 'remote'})
+
+
+class TestSwiftSigned(Signed):
+    kind = 'Swift'
+    cannot = SWIFT_CANNOT
+
+
+class TestVersitygwSigned(Signed):
+    kind = 'versitygw'
+    cannot = VERSITYGW_CANNOT
+
+
+class TestGarageSigned(Signed):
+    kind = 'Garage'
+    cannot = GARAGE_CANNOT
+    losers = TestGarage.losers

@@ -37,10 +37,9 @@ class Signer:
     """What signs inside the Rucio server, without the server around it: for who may do all."""
 
     identity = 'signer of the tests'
-    region = S3Server.region
 
     def __init__(self, endpoint: Endpoint, storage: Any) -> None:
-        self.endpoint = endpoint
+        self.endpoint, self.region = endpoint, storage.region
         self._keys = ReadOnlyCredentials(storage.access_key, storage.secret_key, None)
 
     @classmethod
