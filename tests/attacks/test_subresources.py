@@ -53,7 +53,13 @@ LIFECYCLE = (
     b'<Expiration><Days>1</Days></Expiration></Rule></LifecycleConfiguration>'
 )
 OPEN = b'{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:*","Resource":"arn:aws:s3:::*"}]}'
-BODIES = {'lifecycle': LIFECYCLE, 'policy': OPEN, 'versioning': b'<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>'}
+LOGGING = b'<BucketLoggingStatus xmlns="http://s3.amazonaws.com/doc/2006-03-01/"/>'
+BODIES = {
+    'lifecycle': LIFECYCLE,
+    'logging': LOGGING,
+    'policy': OPEN,
+    'versioning': b'<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>',
+}
 
 
 @pytest.mark.parametrize('write', [False, True], ids=['reading', 'writing'])

@@ -114,14 +114,17 @@ def test_headers_that_are_added_to_a_signed_write(storage: S3Server, attack: str
 
 @pytest.mark.parametrize('attack', ADDED)
 def test_without_its_guard_each_of_them_works_on_ceph(ceph: CephRGW, storage: S3Server, attack: str) -> None:
-    """Why the guards are there."""
+    """Why the guards are there. Ceph 20 refuses x-amz- headers that are not signed, too."""
     if storage is not ceph:
         pytest.skip('SeaweedFS refuses x-amz- headers that are not signed')
     signer = Signer.of(storage)
     signer.endpoint = replace(signer.endpoint, signature_guards=())
     added, succeeded = ADDED[attack]
     status, key = written(storage, signer, 'PutObject', added)
-    assert (status, succeeded(storage, key)) == (200, True)
+    if ceph.release < 20:
+        assert (status, succeeded(storage, key)) == (200, True)
+    else:
+        assert status == 403 or not succeeded(storage, key)
 
 
 def test_a_signed_write_still_works(storage: S3Server) -> None:
