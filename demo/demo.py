@@ -62,7 +62,7 @@ SCOPE = BUCKET = 'user.alice'
 DATASET = f'{SCOPE}:events'
 BIG_DID = f'{SCOPE}:run7/raw.dat'
 EMPTY_DID = f'{SCOPE}:empty.log'
-# The newest. Ceph 18 would refuse s5cmd's deletion in the third act: it takes no DeleteObjects with vended keys.
+# Ceph 18 must not vend keys: see docs/operators.md.
 CEPH = ceph.unpacked('sid')
 LOCAL = {'read': 1, 'write': 1, 'delete': 1}
 # What stock `rucio download` says at its end.

@@ -64,6 +64,17 @@ class TestRole:
         bucket = filled(ceph, 'roles-one')
         gain_nothing(Keys(ceph, bucket, 'shared/'), bucket, filled(ceph, 'roles-two'))
 
+    def test_a_part_that_is_copied_from_elsewhere(self, ceph: Any) -> None:
+        """Why Ceph 18 must not vend keys: of the source of a part it asks the policy of the role, and not that of the session."""
+        bucket, other = filled(ceph, 'roles-one'), filled(ceph, 'roles-two')
+        writer, place = Keys(ceph, bucket, 'shared/', write=True).s3, {'Bucket': bucket, 'Key': 'shared/stolen'}
+        upload = writer.create_multipart_upload(**place)['UploadId']
+        for where in (bucket, other):
+            source = {'Bucket': where, 'Key': 'private/secret'}
+            assert not got(writer.copy_object, **place, CopySource=source)
+            assert got(writer.upload_part_copy, **place, UploadId=upload, PartNumber=1, CopySource=source) is (ceph.release == 18)
+        writer.abort_multipart_upload(**place, UploadId=upload)
+
     def test_deleting_in_bulk(self, ceph: Any) -> None:
         bucket = filled(ceph, 'roles-one')
         writer = Keys(ceph, bucket, 'shared/', write=True).s3
