@@ -40,13 +40,19 @@ which provider it is.
 
 Each of these storages also goes through the conformance suite, other people's clients (aws, mc, rclone, s3cmd, s5cmd), and Rucio's data
 flow (upload, download, a rule to it and one from it by `rucio-s3-copier`, the reaper): tests/backends. The suite has the settings of
-`provider`, and on Ceph Tentacle also `conditional_multipart = true`, as `rucio s3 check` suggests there. An empty file that mc sends by
-http is refused by Ceph Pacific and Tentacle, and by rclone. On Swift, mc was left out (its variable cannot hold tempauth's access keys,
-which have a colon), and on a busy machine a listing once lacked what had just been written. Garage keeps names in LMDB here, which has no room for keys of more than 479 bytes: it then
-says that it is busy (503); and of uploads in parts to one name it ends those that began before the one that is completed. MinIO does not list `a/b` while there is an
-object `a`, although both can be read: its buckets are emptied until nothing appears any more. The continuous integration measures the
-storages without a date every other day. `make ceph` unpacks the newer versions of Ceph, `make swift` installs Swift; programs that no
-package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as `versitygw-1.8.0`.
+`provider`, and on Ceph Tentacle also `conditional_multipart = true`, as `rucio s3 check` suggests there; on Swift, versitygw and Garage,
+which vend no keys, it runs once more with requests that the server signs.
+
+- An empty file that mc sends by http is refused by Ceph Pacific and Tentacle, and by rclone.
+- On Swift, mc was left out (its variable cannot hold tempauth's access keys, which have a colon), and on a busy machine a listing once
+  lacked what had just been written. Swift 2.33 was measured by `rucio s3 check` alone: it verifies no CRC32.
+- MinIO does not list `a/b` while there is an object `a`, although both can be read: its buckets are emptied until nothing appears any more.
+- Garage keeps names in LMDB here, which has no room for keys of more than 479 bytes: it then says that it is busy (503). Of uploads in
+  parts to one name it ends those that began before the one that is completed.
+
+The continuous integration measures the storages without a date every other day. `make ceph` unpacks the newer versions of Ceph,
+`make swift` installs Swift; programs that no package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as
+`versitygw-1.8.0`.
 
 | storage | `provider` | measured | as it was started |
 |---|---|---|---|

@@ -108,7 +108,7 @@ class MinIO(S3Server):
 
 
 class Garage(S3Server):
-    """Garage as one node, which makes its layout and a key at the start. After kill() or stop(), start() finds the same data at the same address."""
+    """Garage (`cargo install garage`) as one node, which makes its layout and a key at the start. After kill() or stop(), start() finds the same data at the same address."""
 
     region = 'garage'  # as in its documentation's examples
 
