@@ -14,8 +14,6 @@
 
 """The plugin's table, the command that makes it, and grants of earlier versions."""
 
-import json
-
 import pytest
 
 pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
@@ -111,7 +109,7 @@ def write_metadata(scope, name, meta):
     with rucio_session.db_session(DatabaseOperationType.WRITE) as session:
         session.add(models.DataIdentifier(scope=scope, name=name, account=ALICE, did_type=DIDType.DATASET))
         session.flush()
-        session.add(models.DidMeta(scope=scope, name=name, meta=json.dumps(meta)))
+        session.add(models.DidMeta(scope=scope, name=name, meta=stored_metadata.as_column(meta, session)))
 
 
 def old(write=False, by='alice'):
@@ -156,7 +154,7 @@ def listed(scope=SCOPE, name='run1'):
 
 def metadata(name):
     with rucio_session.db_session(DatabaseOperationType.READ) as session:
-        return json.loads(session.execute(select(models.DidMeta.meta).where(models.DidMeta.name == name)).scalar_one())
+        return stored_metadata.as_dict(session.execute(select(models.DidMeta.meta).where(models.DidMeta.name == name)).scalar_one())
 
 
 LISTED = """\
