@@ -25,6 +25,10 @@ from botocore.exceptions import ClientError
 from attacks.keys import Keys, client, filled, got
 from backends.storage import Kind
 from backends.test_conformance import CEPHS, named
+from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import Secrets
+from rucio.core.s3.auth import part_copies
+from rucio.core.s3.storages import Storage
 from servers import documented
 from servers.boto import plain_client
 
@@ -74,6 +78,17 @@ class TestRole:
             assert not got(writer.copy_object, **place, CopySource=source)
             assert got(writer.upload_part_copy, **place, UploadId=upload, PartNumber=1, CopySource=source) is (ceph.release == 18)
         writer.abort_multipart_upload(**place, UploadId=upload)
+
+    def test_the_server_finds_that_out(self, ceph: Any) -> None:
+        """And leaves nothing behind."""
+        secrets = Secrets(ceph.access_key, ceph.secret_key)
+        endpoint = Endpoint('CEPH', 'its id', ceph.url, provider='ceph', region=ceph.region, role_arn=ceph.role_arn, secrets=secrets)
+        settings = {'deterministic': True, 'lfn2pfn_algorithm': 's3_bucket'}
+        storage = Storage('CEPH', 'its id', 'def', endpoint, settings, {'prefix': '/', 'impl': 'rucio.rse.protocols.s3.Default'})
+        before = storage.connection().client.list_buckets()['Buckets']
+        found = part_copies.find_exposure(storage)
+        assert ('could read every object' in found) is (ceph.release == 18), found
+        assert storage.connection().client.list_buckets()['Buckets'] == before
 
     def test_deleting_in_bulk(self, ceph: Any) -> None:
         bucket = filled(ceph, 'roles-one')

@@ -40,6 +40,7 @@ from rucio.core.s3 import storages
 from rucio.core.s3.auth import chaining, vending
 from rucio.db.sqla import models
 from rucio.gateway import s3 as gateway
+from servers.fake_s3 import error
 from servers.fake_sts import FakeSTS
 
 ROLE, SECOND = 'arn:aws:iam:::role/RucioVending', 'arn:aws:iam:::role/Second'
@@ -217,6 +218,44 @@ def test_an_error_is_never_taken_for_a_refusal(storage, monkeypatch, arguments):
     found = chaining.verdict(storage())
     assert not found.safe
     assert found.reason.startswith((arguments and arguments[0]) or 'Referenced RSE not reachable.')
+
+
+@pytest.mark.parametrize(
+    ('fault', 'told'), [(None, 'could read every object that the role may read'), (error(403, 'AccessDenied'), ''), (error(500, 'InternalError'), 'is unknown')]
+)
+def test_on_ceph_a_part_is_copied_that_keys_for_writing_must_not_read(storage, sts, s3, fault, told):
+    """Ceph 18 does not refuse it. What is made for the test is removed."""
+    if fault:
+        s3.fail('UploadPartCopy', fault)
+    found = chaining.verdict(storage(url=s3.url, provider='ceph'))
+    assert found.safe is not bool(told)
+    assert told in found.reason
+    assert s3.operations() == [
+        'CreateBucket',
+        'HeadObject',
+        'PutObject',
+        'CreateMultipartUpload',
+        'UploadPartCopy',
+        'AbortMultipartUpload',
+        'DeleteObject',
+        'DeleteBucket',
+    ]
+    assert set(s3.buckets) == {'user.alice'}
+    policy = json.loads(sts.requests[-1]['Policy'])
+    assert '/source' not in json.dumps(policy)
+    assert '/shared/*' in json.dumps(policy)
+
+
+def test_where_ceph_takes_no_bucket_of_the_server_nothing_is_vended(storage, s3):
+    s3.fail('CreateBucket', error(403, 'AccessDenied'))
+    found = chaining.verdict(storage(url=s3.url, provider='ceph'))
+    assert not found.safe
+    assert 'is unknown whether vended keys can copy' in found.reason
+
+
+def test_on_other_storages_no_part_is_copied(storage, s3):
+    assert chaining.verdict(storage(url=s3.url)).safe
+    assert s3.operations() == []
 
 
 def test_what_anybody_could_do_to_topics_ends_vending(storage, sts, monkeypatch):
@@ -517,3 +556,4 @@ def test_a_verdict_is_for_the_gateways_and_the_release_that_were_tried(storage, 
     assert marks(*({'event_topics': True} | each for each in (usual, other, events))) == 3
     assert marks(usual, {'event_topics': True}) == 2
     assert marks(usual, events) == 1
+    assert marks({'provider': 'ceph'}, {'provider': 'ceph'} | other) == 2

@@ -50,7 +50,7 @@ from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType
 from rucio.db.sqla.session import db_session
 
-from . import vending
+from . import part_copies, vending
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -150,8 +150,8 @@ def verdict(storage: 'Storage') -> Verdict:
     """Return whether keys may be vended with the role of a storage. Do not call it in a transaction.
 
     No cost within some seconds of the last call; one small query while the last verdict of any server is valid; else
-    five requests to the STS, two more for each further role of this server at the same STS, and on storages that create
-    topics those of :func:`.topics.find_exposure`. Threads of one process share a test.
+    five requests to the STS, two more for each further role of this server at the same STS, and those of
+    :func:`.topics.find_exposure` and :func:`.part_copies.find_exposure`. Threads of one process share a test.
 
     :param storage: An RSE with a role, and keys of the server.
     """
@@ -195,6 +195,7 @@ def _mark(storage: 'Storage', session: 'Optional[Session]' = None) -> str:
     topic = [endpoint.url, topics.endpoint_url(storage)] if endpoint.event_topics else []
     parts = [
         *topic,
+        *(['part copies', endpoint.url] if part_copies.is_tried(storage) else []),
         endpoint.sts_url,
         endpoint.minio_release or '',
         storage.identity,
@@ -320,7 +321,7 @@ def _find_escalation(storage: 'Storage') -> str:
                 f'RSE {storage.rse}: it is unknown whether vended keys could obtain more permissions: '
                 f"{endpoint.sts_url} answers '{code}' to {trial.what}, not AccessDenied. {_REMEDY}"
             )
-    return topics.find_exposure(storage, own)
+    return topics.find_exposure(storage, own) or part_copies.find_exposure(storage)
 
 
 def _trials(client: Any, roles: list[str]) -> Iterator[_Trial]:
