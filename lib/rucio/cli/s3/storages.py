@@ -35,6 +35,7 @@ from rucio.common.exception import (
 )
 from rucio.common.s3.address import is_bucket_name
 from rucio.common.s3.endpoint import Endpoint
+from rucio.common.s3.settings import providers
 from rucio.common.s3.storage_areas import StorageArea
 
 IMPL, IMPL_FTS = 'rucio.rse.protocols.s3.Default', 'rucio.rse.protocols.s3.FTS'
@@ -43,6 +44,9 @@ _READING = ('read', 'third_party_copy_read')
 _PROPERTIES = {'deterministic': True, 'volatile': False, 'staging_area': False}
 # Each replica has its own path, and Rucio's daemons neither write nor delete there.
 _READ_ONLY = {'deterministic': False, 'availability_write': False, 'availability_delete': False}
+_PROVIDERS = (
+    f'{", ".join(each for each in providers() if each not in ("default", "generic"))}, or generic for any other'
+)
 _FOREIGN_BUCKET = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{1,254}')  # by the older rules of AWS and others
 
 
@@ -53,7 +57,7 @@ def rse() -> None:
 
 @rse.command('add')
 @click.argument('name')
-@click.option('--provider', help='aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other.')
+@click.option('--provider', help=f'{_PROVIDERS}.')
 @click.option('--endpoint', required=True, help='The URL of the storage, such as https://s3.example.org.')
 @click.option('--region', help='The region to sign requests for.')
 @click.option('--bucket', help='Keep everything in this one bucket. Without it, each scope has its own bucket.')
@@ -96,9 +100,7 @@ def add(
     """
     read_only, anonymous, fts = more.pop('read_only'), more.pop('anonymous'), more.pop('fts')
     if not provider and not read_only:
-        raise click.UsageError(
-            "Missing option '--provider': aws, ceph, minio, seaweedfs, rclone, gcs, or generic for any other."
-        )
+        raise click.UsageError(f"Missing option '--provider': {_PROVIDERS}.")
     if anonymous and not read_only:
         raise click.UsageError('--anonymous requires --read-only.')
     if fts and no_third_party_copy:
