@@ -104,12 +104,13 @@ class TestCeph(ProtocolConformance):
 class OfOneKind(ProtocolConformance):
     kind: str
     cannot: dict[str, str]
+    auth = ''
 
     @pytest.fixture(scope='class')
     @classmethod
     def backend(cls, start: Callable[[Kind], Any]) -> Backend:
         kind = named(cls.kind)
-        return backend_of(kind, start(kind), cls.cannot)
+        return backend_of(kind, start(kind), cls.cannot, {'auth': cls.auth} if cls.auth else {})
 
 
 class TestSwift(OfOneKind):
@@ -152,29 +153,22 @@ class TestRclone(OfOneKind):
 # These vend no keys: the Rucio server signs.
 
 
-class Signed(KeylessConformance):
-    kind: str
-    cannot: dict[str, str]
+class Signed(OfOneKind, KeylessConformance):
+    auth = 'remote'
     make_server = Signer
-
-    @pytest.fixture(scope='class')
-    @classmethod
-    def backend(cls, start: Callable[[Kind], Any]) -> Backend:
-        kind = named(cls.kind)
-        return backend_of(kind, start(kind), {**cls.cannot, **SIGNED_CANNOT}, {'auth': 'remote'})
 
 
 class TestSwiftSigned(Signed):
     kind = 'Swift'
-    cannot = SWIFT_CANNOT
+    cannot = SWIFT_CANNOT | SIGNED_CANNOT
 
 
 class TestVersitygwSigned(Signed):
     kind = 'versitygw'
-    cannot = VERSITYGW_CANNOT
+    cannot = VERSITYGW_CANNOT | SIGNED_CANNOT
 
 
 class TestGarageSigned(Signed):
     kind = 'Garage'
-    cannot = GARAGE_CANNOT
+    cannot = GARAGE_CANNOT | SIGNED_CANNOT
     losers = TestGarage.losers

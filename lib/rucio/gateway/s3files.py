@@ -81,7 +81,7 @@ def register_files(asked: api.RegisterFiles, issuer: str, vo: str = DEFAULT_VO) 
 
     :raises AccessDenied: if the issuer does not own the scope.
     :raises InputValidationError: if a file is not described as the interface prescribes.
-    :raises UnsupportedOperation: if the dataset is closed, or the RSE a cache or not deterministic.
+    :raises UnsupportedOperation: if the dataset is closed, or the RSE is a cache or not deterministic.
     :raises ResourceTemporaryUnavailable: if the RSE is not available for writing.
     """
     account, internal = names(issuer, asked.scope, asked.name, vo)
@@ -89,9 +89,9 @@ def register_files(asked: api.RegisterFiles, issuer: str, vo: str = DEFAULT_VO) 
     with db_session(DatabaseOperationType.READ) as session:
         access.need(account, internal, '', True, session=session)
         (storage,) = lookup.candidates(account, internal, asked.name, asked.rse, session=session)
-    if storage.settings['volatile'] or not storage.settings['deterministic']:
+    if not storage.settings['deterministic']:
         raise UnsupportedOperation(
-            f'RSE {asked.rse} is a cache, or not deterministic, so no uploads can be registered there: use another RSE.'
+            f'RSE {asked.rse} is not deterministic, so no uploads can be registered there: use another RSE.'
         )
     if not storage.settings['availability_write']:
         raise ResourceTemporaryUnavailable(f'RSE {asked.rse} is not available for writing: try again later.')

@@ -99,11 +99,11 @@ class Sources:
 
     def _alone(self, wanted: 'dict[str, dict[str, str]]') -> dict[str, tuple[str, Checksums]]:
         """Return RSE and checksums of those files that have only one replica, if a server with the plugin tells."""
+        if self._server is None:
+            return {}
         names: dict[str, list[str]] = {}
         for each in wanted.values():
             names.setdefault(each['scope'], []).append(each['name'])
-        if self._server is None:
-            return {}
         try:
             told = {scope: self._server.look_up_files(scope, some) for scope, some in names.items()}
         except RSEOperationNotSupported:

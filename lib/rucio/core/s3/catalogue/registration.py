@@ -103,10 +103,7 @@ def register(subtree: 'Subtree', files: 'Sequence[NewFile]') -> tuple[int, list[
     :raises UnsupportedOperation: if the RSE is volatile, that is, a cache.
     :raises DatabaseException: if the database fails. What was registered before is kept.
     """
-    if subtree.storage.settings.get('volatile'):
-        raise UnsupportedOperation(
-            f'RSE {subtree.storage.rse} is volatile, so no files can be registered there: use another RSE.'
-        )
+    _need_lasting(subtree)
     owner = _owner(subtree)
     ordered = sorted({file.name: file for file in files}.values())
     count, size, refusals = 0, 0, []
@@ -136,9 +133,10 @@ def register_uploaded(
     :param dataset: The name of the dataset.
     :param files: The files.
     :returns: The names that the catalogue has already. They are left as they are.
-    :raises UnsupportedOperation: if there is no such dataset, or it is closed.
+    :raises UnsupportedOperation: if the dataset does not exist or is closed, or the RSE is volatile.
     :raises Collision: if others register the same files all the time.
     """
+    _need_lasting(subtree)
 
     def work(session: 'Session') -> list[str]:
         found = _collections(subtree, [dataset], session).get(dataset)
@@ -156,6 +154,13 @@ def register_uploaded(
         return sorted(known)
 
     return run_transaction(work)
+
+
+def _need_lasting(subtree: 'Subtree') -> None:
+    if subtree.storage.settings.get('volatile'):
+        raise UnsupportedOperation(
+            f'RSE {subtree.storage.rse} is volatile, so no files can be registered there: use another RSE.'
+        )
 
 
 def _owner(subtree: 'Subtree') -> 'InternalAccount':
