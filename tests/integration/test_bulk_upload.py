@@ -333,6 +333,31 @@ def test_urls_that_a_stock_server_signs(site: Site, unique: str, tmp_path: Path)
     assert site.objects(rse, f'{unique}/') == {f'{unique}/{name}': len(content) for name, content in contents.items()}
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='this machine has one processor: nothing is shared')
+@pytest.mark.parametrize('verb', ['upload', 'download'])
+def test_files_of_a_killed_process_fail_and_come_with_the_next_run(site: Site, unique: str, tmp_path: Path, verb: str) -> None:
+    """Many small files are shared by several processes, one of which the system may end when memory is short."""
+    data, back = tmp_path / 'data', tmp_path / 'back'
+    contents = make(data, {f'{number:04}': KiB for number in range(1000)})
+    if verb == 'download':
+        ok(upload(site, data, unique))
+    arguments = {'upload': [str(data), f'{SCOPE}:{unique}', '--rse', RSE], 'download': [f'{SCOPE}:{unique}', str(back)]}[verb]
+    process = site.alice.popen('rucio', 's3', verb, *arguments)
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    until(lambda: len(children.read_text().split()) >= 2, process)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    said, _ = process.communicate(timeout=TIMEOUT)
+
+    assert process.returncode == 1, said
+    assert 'was killed' in said
+    assert 'Traceback' not in said
+    ok(site.alice.rucio('s3', verb, *arguments))
+    if verb == 'upload':
+        assert set(site.objects(RSE, f'{unique}/')) == {f'{unique}/{name}' for name in contents}
+    else:
+        assert {path.name: path.read_bytes() for path in back.iterdir()} == contents
+
+
 @pytest.mark.long
 @pytest.mark.parametrize('verb', ['upload', 'download'])
 def test_a_storage_that_hangs_does_not_hold_who_stops_it(site: Site, unique: str, tmp_path: Path, verb: str) -> None:

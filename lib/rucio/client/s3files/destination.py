@@ -30,7 +30,7 @@ from rucio.common.s3.checksums import crc32_of
 from rucio.common.s3.content import Checksums, Hasher, hash_object
 
 from .pipeline import LARGE_AT_ONCE
-from .sources import connect
+from .sources import connect, renewed
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -57,12 +57,26 @@ class Destination:
     def __init__(self, client: 'Client', rse: str, scope: str) -> None:
         self.rse = rse
         self._scope = scope
-        self._protocol = _connected(client, rse)
-        self._connection = self._protocol.connection()
+        self._large = threading.Semaphore(LARGE_AT_ONCE)
+        self._use(_connected(client, rse))
+
+    def _use(self, protocol: 'Default') -> None:
+        self._protocol = protocol
+        self._connection = protocol.connection()
         self.endpoint = self._connection.endpoint
         # Clients only get URLs that the server signs: each is for one object, and none for listing.
         self._signed = self._connection.authorizer.whole_objects_only
-        self._large = threading.Semaphore(LARGE_AT_ONCE)
+
+    def renew(self) -> None:
+        """Connect anew, in a forked process: it must not use the connections of its parent."""
+        self._use(renewed(self._protocol))
+
+    def is_small(self, file: 'LocalFile') -> bool:
+        """Return whether a file is stored by one request that needs nothing else.
+
+        :param file: The file.
+        """
+        return self._connection.direct is not None and file.size < self.endpoint.multipart_threshold
 
     @property
     def latency(self) -> float:

@@ -15,10 +15,11 @@
 """Download the files of DIDs into a directory: what is missing or differs, in many threads and chunk by chunk."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Optional
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Optional
 
 from rucio.common.exception import RucioException
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
@@ -31,6 +32,7 @@ from .pipeline import UnderWay, behind, message
 from .selection import Selection, chunks
 from .sources import Replicas, Sources
 from .tally import Downloaded, Refused, Tally
+from .workers import MANY, Workers, processes
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -40,6 +42,7 @@ __all__ = ['Download']
 
 _DEFAULT = Options()
 _Found = dict[str, Replicas]
+_Task = tuple[RemoteFile, Replicas]
 
 
 class Download:
@@ -72,6 +75,7 @@ class Download:
         self._options = options
         self._tally = Tally(Downloaded())
         self._under_way = UnderWay(options.jobs, lambda: self._sources.latency)
+        self._pool: ThreadPoolExecutor
         self.paths: set[str] = set()  # of all files below the directory, after the download
 
     def run(self) -> Downloaded:
@@ -85,16 +89,44 @@ class Download:
         files = Selection(self._client, tally, self._options.chosen).of(self._dids)
         self.paths = {each.path for each in files}
         size = sum(each.checksums.size or 0 for each in files)
+        workers = self._workers(files)
         with self._options.meter(wanted_progress(), len(files), size) as step:
             tally.step = step or tally.step
-            self._download(files)
+            self._download(files, workers)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (self._folder.path, f'was not completed: {tally.hopeless} files in a row failed')
             )
         return tally.summary
 
-    def _download(self, files: list[RemoteFile]) -> None:
+    def _workers(self, files: list[RemoteFile]) -> 'Optional[Workers[_Task, bool]]':
+        """Return processes for the small files, if many are missing, before there are threads. One look-up."""
+        share = 0 if self._options.dry_run or len(files) < MANY else processes(self._options.jobs)
+        missing = list(islice((each for each in files if self._is_new(each)), MANY)) if share else []
+        if len(missing) < MANY:
+            return None
+        with suppress(RucioException):  # who asks again sees it
+            self._sources.look_up(missing[:1])
+        if not self._sources.share():
+            return None
+
+        def begin() -> None:
+            self._sources.renew()
+            self._under_way = UnderWay(self._options.jobs, lambda: self._sources.latency, share)
+            self._pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-download')
+
+        def do(tasks: Sequence[_Task]) -> list[bool]:
+            return list(self._pool.map(lambda task: self._safely(self._get, *task), tasks))
+
+        return Workers(share, self._tally, begin, do, lambda task: task[0].did)
+
+    def _is_new(self, file: RemoteFile) -> bool:
+        """Return whether nothing is in the place of a file."""
+        with suppress(Refused, OSError):
+            return self._folder.find(file.path) is None
+        return False
+
+    def _download(self, files: list[RemoteFile], workers: 'Optional[Workers[_Task, bool]]') -> None:
         """Work in chunks: while one is downloaded, compare the next with the local files, and look up its replicas."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
         pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-download')
@@ -106,12 +138,13 @@ class Download:
             missing = [file for file, needed in compared if needed.result()]
             return missing, catalogue.submit(self._look_up, missing)
 
-        def get(found: tuple[list[RemoteFile], Future[_Found]]) -> list[Future[bool]]:
-            missing, replicas = found[0], found[1].result()
-            return [
-                pool.submit(self._safely, self._get, file, replicas[file.did])
-                for file in missing
-                if file.did in replicas
+        def get(found: tuple[list[RemoteFile], Future[_Found]]) -> list[Future[Any]]:
+            replicas = found[1].result()
+            tasks = [(file, replicas[file.did]) for file in found[0] if file.did in replicas]
+            shared = [each for each in tasks if workers and self._sources.is_shared(each[1])]
+            alone = [each for each in tasks if not workers or not self._sources.is_shared(each[1])]
+            return (workers.submit(shared) if workers else []) + [
+                pool.submit(self._safely, self._get, *each) for each in alone
             ]
 
         try:
@@ -123,6 +156,8 @@ class Download:
             self._tally.stop.set()  # also after Ctrl-C
             raise
         finally:
+            if workers:
+                workers.close()
             pool.shutdown(cancel_futures=True)
             catalogue.shutdown(cancel_futures=True)
 

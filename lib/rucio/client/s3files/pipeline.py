@@ -53,11 +53,13 @@ class UnderWay:
 
     :param jobs: The number; None for :data:`LEAST` to :data:`MOST`.
     :param latency: Returns the seconds in which the storage answers, as far as is known.
+    :param share: The number of processes that share all of this.
     """
 
-    def __init__(self, jobs: Optional[int], latency: 'Callable[[], float]' = lambda: 0.0) -> None:
-        self.most = MOST if jobs is None else max(1, jobs)
-        self._now = LEAST if jobs is None else self.most
+    def __init__(self, jobs: Optional[int], latency: 'Callable[[], float]' = lambda: 0.0, share: int = 1) -> None:
+        self.most = max(1, (MOST if jobs is None else jobs) // share)
+        self._least, self._memory = max(1, LEAST // share), MEMORY // share
+        self._now = self._least if jobs is None else self.most
         self._latency = latency
         self._free = threading.Semaphore(self._now)
         self._held = 0
@@ -71,7 +73,7 @@ class UnderWay:
         """
         with self._free:
             with self._room:
-                self._room.wait_for(lambda: not self._held or self._held + size <= MEMORY)
+                self._room.wait_for(lambda: not self._held or self._held + size <= self._memory)
                 self._held += size
             try:
                 yield
@@ -79,7 +81,7 @@ class UnderWay:
                 with self._room:
                     self._held -= size
                     self._room.notify_all()
-                    more = min(self.most, LEAST + int(self._latency() / PER_JOB)) - self._now
+                    more = min(self.most, self._least + int(self._latency() / PER_JOB)) - self._now
                     self._now += max(0, more)
         if more > 0:
             self._free.release(more)

@@ -72,6 +72,7 @@ class Sources:
         self._expression = rse_expression
         self._location = detect_client_location()
         self._protocols: dict[tuple[str, str], Union[Default, RucioException, None]] = {}
+        self._shared: dict[tuple[str, str], int] = {}  # RSE, scheme -> size in bytes below which processes get files
         self._large = threading.Semaphore(LARGE_AT_ONCE)
         self._silent: set[str] = set()  # RSEs that are tried last, as they do not answer
         self.latency = 0.0  # seconds in which the last storage answers, as far as is known
@@ -169,6 +170,32 @@ class Sources:
         except RucioException as error:  # its settings are wrong: the other replicas may do
             self._protocols[key] = error
 
+    def share(self) -> bool:
+        """Let forked processes get small files from the storages that are known by now.
+
+        :returns: Whether there are any.
+        """
+        for key, protocol in self._protocols.items():
+            with suppress(RucioException):  # each file says so
+                connection = protocol.connection() if isinstance(protocol, Default) else None
+                if connection is not None and connection.direct is not None:
+                    self._shared[key] = connection.endpoint.multipart_threshold
+        return bool(self._shared)
+
+    def is_shared(self, replicas: Replicas) -> bool:
+        """Return whether a forked process can get this file.
+
+        :param replicas: The replicas of the file.
+        """
+        limits = [self._shared.get((rse, pfn.partition(':')[0]), 0) for rse, pfn in replicas.places]
+        return 0 < (replicas.checksums.size or 0) < min(limits, default=0)
+
+    def renew(self) -> None:
+        """Connect anew, in a forked process: it must not use the connections of its parent."""
+        for key, protocol in self._protocols.items():
+            if isinstance(protocol, Default):
+                self._protocols[key] = renewed(protocol)
+
     def usable(self, replicas: Replicas) -> list[tuple[str, Union[Default, RucioException], str]]:
         """Return RSE, protocol object (or why there is none) and PFN of the replicas that can be tried, in their order.
 
@@ -263,6 +290,14 @@ class Sources:
 def _pfn(protocol: Default, did: dict[str, str]) -> str:
     lfn: Any = did
     return next(iter(protocol.lfns2pfns(lfn).values()))
+
+
+def renewed(protocol: Default) -> Default:
+    """Return another protocol object for the same RSE, for a forked process: it shares no connection with this one.
+
+    :param protocol: The protocol object.
+    """
+    return type(protocol)({**protocol.attributes, 'auth_token': protocol.auth_token}, protocol.rse)
 
 
 def connect(

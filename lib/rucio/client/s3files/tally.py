@@ -16,7 +16,7 @@
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar, Union
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,6 +76,18 @@ class Synced:
 _Outcome = TypeVar('_Outcome', bound=Outcome)
 
 
+class Part(NamedTuple):
+    """What one process counted: the fields of its summary, the moved bytes, and how many failed after the last success.
+
+    ``failed_in_a_row`` is that number, and ``succeeded`` whether there was a success before them.
+    """
+
+    fields: dict[str, Any]
+    moved: int
+    failed_in_a_row: int
+    succeeded: bool
+
+
 class Tally(Generic[_Outcome]):
     """Builds the summary of an upload or a download, and stops it if every file fails.
 
@@ -89,8 +101,38 @@ class Tally(Generic[_Outcome]):
         self.summary = summary
         self.stop = threading.Event()
         self.step: Callable[[int], None] = lambda _: None  # moves the progress bar by a number of bytes
+        self._moved: list[int] = []
         self._lock = threading.Lock()
         self._failed_in_a_row = 0
+        self._succeeded = False
+
+    def begin_part(self) -> None:
+        """Begin to count for another process, in a copy of its tally."""
+        self.summary, self._failed_in_a_row, self._succeeded = type(self.summary)(), 0, False
+        moved: list[int] = []
+        self.step, self._moved = moved.append, moved
+
+    def end_part(self) -> Part:
+        """Return what was counted since :meth:`begin_part`, and begin again."""
+        part = Part(vars(self.summary), sum(self._moved), self._failed_in_a_row, self._succeeded)
+        self.begin_part()
+        return part
+
+    def add(self, part: Part) -> None:
+        """Add what another process counted.
+
+        :param part: What it counted.
+        """
+        with self._lock:
+            for name, value in part.fields.items():
+                if isinstance(value, list):
+                    getattr(self.summary, name).extend(value)
+                else:
+                    setattr(self.summary, name, getattr(self.summary, name) + value)
+            self._failed_in_a_row = part.failed_in_a_row + (0 if part.succeeded else self._failed_in_a_row)
+            if self._failed_in_a_row >= self.hopeless:
+                self.stop.set()
+        self.step(part.moved)
 
     def warn(self, path: str, reason: str) -> None:
         """Record something that is not a file.
@@ -128,6 +170,6 @@ class Tally(Generic[_Outcome]):
         :param numbers: The fields of the summary, and what to add to each.
         """
         with self._lock:
-            self._failed_in_a_row = 0
+            self._failed_in_a_row, self._succeeded = 0, True
             for name, number in numbers.items():
                 setattr(self.summary, name, getattr(self.summary, name) + number)

@@ -14,7 +14,7 @@
 
 """Upload files: decide what to do with each file, in many threads and chunk by chunk."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import takewhile
 from typing import TYPE_CHECKING, Optional
@@ -30,6 +30,7 @@ from .notes import Notes
 from .options import Options
 from .pipeline import UnderWay, behind, message
 from .tally import Refused, Tally, Uploaded
+from .workers import MANY, Workers, processes
 
 if TYPE_CHECKING:
     from rucio.client.client import Client
@@ -77,6 +78,7 @@ class Upload:
         self._dataset = Dataset(client, rse, scope, self._name, server, self._notes)
         self._destination: Destination
         self._under_way = UnderWay(options.jobs, lambda: self._destination.latency)
+        self._pool: ThreadPoolExecutor
 
     def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
@@ -95,28 +97,54 @@ class Upload:
         listing = Listing(self._destination.listing(self._name))
         if not self._options.dry_run:
             tally.summary.made += self._dataset.make()
+        workers = self._workers(total)
         with self._options.meter(self._destination.endpoint.progress, total, size) as step:
             tally.step = step or tally.step
-            self._upload(listing)
+            self._upload(listing, workers)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (f'{self._scope}:{self._name}', f'was stopped: {tally.hopeless} files in a row failed')
             )
         return tally.summary
 
-    def _upload(self, listing: Listing) -> None:
+    def _workers(self, number: int) -> 'Optional[Workers[LocalFile, Ready]]':
+        """Return processes for the small files, if there are many, before there are threads."""
+        share = 0 if self._options.dry_run or number < MANY else processes(self._options.jobs)
+        if not share:
+            return None
+
+        def begin() -> None:
+            self._destination.renew()
+            self._under_way = UnderWay(self._options.jobs, lambda: self._destination.latency, share)
+            self._pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-upload')
+
+        def do(files: Sequence[LocalFile]) -> list[Ready]:
+            return [ready for each in self._pool.map(self._safely, files) for ready in each]
+
+        return Workers(share, self._tally, begin, do, lambda file: file.path)
+
+    def _upload(self, listing: Listing, workers: 'Optional[Workers[LocalFile, Ready]]') -> None:
         """Work in chunks: while one is uploaded, look up the next and register the previous one."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
         pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-upload')
 
-        def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[Optional[Ready]]]:
+        def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[list[Ready]]]:
             sizes = listing.sizes(chunk)
-            return [pool.submit(self._safely, file, known.get(file.name), sizes.get(file.name)) for file in chunk]
+            new = [
+                each
+                for each in chunk
+                if each.name not in known and each.name not in sizes and self._destination.is_small(each)
+            ]
+            shared, names = (workers.submit(new), {each.name for each in new}) if workers else ([], set[str]())
+            return shared + [
+                pool.submit(self._safely, file, known.get(file.name), sizes.get(file.name))
+                for file in chunk
+                if file.name not in names
+            ]
 
-        def register(futures: list[Future[Optional[Ready]]]) -> Future[None]:
-            done = [future.result() for future in futures]
-            ready = [] if self._options.dry_run else [each for each in done if each]
-            return catalogue.submit(self._register, ready)
+        def register(futures: list[Future[list[Ready]]]) -> Future[None]:
+            done = [each for future in futures for each in future.result()]
+            return catalogue.submit(self._register, [] if self._options.dry_run else done)
 
         try:
             lookups = ((chunk, catalogue.submit(self._dataset.look_up, chunk)) for chunk in self.files.chunks())
@@ -131,6 +159,8 @@ class Upload:
             self._tally.stop.set()
             raise
         finally:
+            if workers:
+                workers.close()
             pool.shutdown(cancel_futures=True)
             catalogue.shutdown(cancel_futures=True)
             if self._notes is not None:
@@ -142,20 +172,20 @@ class Upload:
             if self._notes is not None:
                 self._notes.add(each.file, each.checksums)
 
-    def _safely(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Optional[Ready]:
-        """Upload one file. If it fails, add it to the summary and return None."""
+    def _safely(self, file: LocalFile, known: Optional[Known] = None, listed: Optional[int] = None) -> list[Ready]:
+        """Upload one file. If it fails, add it to the summary and return nothing."""
         if self._tally.stop.is_set():
-            return None
+            return []
         try:
             with self._under_way.one(self._destination.memory(file)):
-                return self._one(file, known, listed)
+                return [self._one(file, known, listed)]
         except Refused as error:
             self._tally.fail(file.path, str(error))
         except RucioException as error:
             self._tally.fail(file.path, message(error), again=True)
         except OSError as error:
             self._tally.fail(file.path, message(local_error(error, file.path, reading=True)))
-        return None
+        return []
 
     def _one(self, file: LocalFile, known: Optional[Known], listed: Optional[int]) -> Ready:
         """Bring one file to the storage and verify it.

@@ -1,0 +1,173 @@
+# Copyright European Organization for Nuclear Research (CERN) since 2012
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Processes that transfer small files. Each test is a program of its own: only one without threads makes processes."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal, sys, threading, time
+from rucio.client.s3files import workers
+from rucio.client.s3files.tally import Tally, Uploaded
+
+tally, begun = Tally(Uploaded()), []
+moved = []
+tally.step = moved.append
+
+def do(batch):
+    return [each for each in batch if handle(each)]
+
+def handle(each):
+    if each == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+    if each == 'bug':
+        raise LookupError('of the work')
+    if each == 'hang':
+        tally.stop.wait(60)
+        assert tally.stop.is_set()
+    if isinstance(each, str):
+        tally.fail(each, 'failed', again=True)
+        return False
+    tally.count(sent=1, sent_bytes=each)
+    tally.step(each)
+    assert begun == [os.getpid()]
+    return True
+
+def start(number=2):
+    return workers.Workers(number, tally, lambda: begun.append(os.getpid()), do, str)
+
+def results(futures):
+    return [each for future in futures for each in future.result()]
+
+def no_child_is_left():
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        return True
+"""
+MANY_PROCESSORS = pytest.mark.skipif(not hasattr(os, 'sched_getaffinity') or len(os.sched_getaffinity(0)) < 2, reason='this machine has one processor')
+
+
+def run(program: str) -> str:
+    done = subprocess.run([sys.executable, '-c', PROGRAM + program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ''), done.stderr
+    return done.stdout
+
+
+def test_what_processes_do_is_counted_together() -> None:
+    run("""
+team = start(3)
+assert sorted(results(team.submit(list(range(200))))) == list(range(200))
+assert results(team.submit(['no'])) == []
+assert results(team.submit([])) == []
+team.close()
+summary = tally.summary
+assert (summary.sent, summary.sent_bytes, sum(moved)) == (200, 19900, 19900), summary
+assert summary.failures == [('no', 'failed')] and not begun
+assert no_child_is_left()
+""")
+
+
+def test_the_tasks_of_a_killed_process_fail_and_the_others_go_on() -> None:
+    run("""
+team = start()
+assert results(team.submit(['kill', 'kill'])) == []
+assert [name for name, _ in tally.summary.failures] == ['kill', 'kill']
+assert 'was killed' in tally.summary.failures[0][1]
+assert results(team.submit([7])) == []  # nobody is left: it says so, and does not wait
+assert len(tally.summary.failures) == 3
+team.close()
+assert no_child_is_left()
+""")
+
+
+def test_an_error_of_the_program_is_raised_here() -> None:
+    run("""
+team = start()
+(future,) = team.submit(['bug'])
+try:
+    future.result()
+except LookupError as error:
+    assert str(error) == "'of the work'" or str(error) == 'of the work'
+else:
+    raise AssertionError
+assert results(team.submit([1])) == [1]
+team.close()
+""")
+
+
+def test_a_stop_ends_what_is_under_way() -> None:
+    run("""
+team = start()
+futures = team.submit(['hang', 'hang'])
+tally.stop.set()
+team.close()
+assert no_child_is_left()
+assert results(futures) == []
+""")
+
+
+def test_failures_in_a_row_stop_it_across_batches() -> None:
+    run("""
+team = start()
+for _ in range(4):
+    results(team.submit(['no'] * 30))
+assert tally.stop.is_set()
+team.close()
+""")
+
+
+def test_a_success_interrupts_a_row_of_failures() -> None:
+    run("""
+team = start()
+for _ in range(4):
+    results(team.submit(['no'] * 30 + [1]))
+    results(team.submit([1] + ['no'] * 30))
+assert not tally.stop.is_set()
+team.close()
+""")
+
+
+def test_processes_end_with_their_parent() -> None:
+    done = subprocess.Popen(
+        [sys.executable, '-c', PROGRAM + "team = start()\nprint(*(each.pid for each in team._processes), flush=True)\nsys.stdin.read()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert done.stdin is not None
+    assert done.stdout is not None
+    children = [int(each) for each in done.stdout.readline().split()]
+    done.kill()
+    done.wait()
+    assert len(children) == 2
+    assert done.stdout.read() == ''  # the end of the pipe: none of them has it any more
+    done.stdin.close()
+    done.stdout.close()
+
+
+@MANY_PROCESSORS
+def test_only_a_process_without_threads_is_copied() -> None:
+    run("""
+assert workers.processes(None) >= 2
+assert workers.processes(1) == 0
+end = threading.Event()
+thread = threading.Thread(target=end.wait)
+thread.start()
+assert workers.processes(None) == 0
+end.set()
+thread.join()
+""")
