@@ -18,7 +18,6 @@ import hashlib
 import os
 import threading
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -533,32 +532,54 @@ def together(under_way, number, size=0):
     """Twice so many threads, of which so many have to be in at the same time before they go on: the most that were."""
     met, lock, inside = threading.Barrier(number), threading.Lock(), [0]
 
-    def pass_through(_):
-        with under_way.one(size):
+    def pass_through():
+        with under_way.room(size):
             with lock:
                 inside.append(inside[-1] + 1)
             met.wait(30)
             with lock:
                 inside.append(inside[-1] - 1)
 
-    with ThreadPoolExecutor(2 * number) as pool:
-        list(pool.map(pass_through, range(2 * number)))
+    for future in [under_way.submit(pass_through) for _ in range(2 * number)]:
+        future.result()
+    under_way.end()
     return max(inside)
 
 
 @pytest.mark.parametrize(('jobs', 'latency', 'expected'), [(None, 0.0, 8), (None, 0.01, 13), (None, 0.1, 58), (None, 9.0, 128), (3, 0.1, 3)])
 def test_more_files_are_under_way_where_answers_take_long(jobs, latency, expected):
     under_way = pipeline.UnderWay(jobs, lambda: latency)
-    with under_way.one():  # only an answer tells the latency
-        pass
+    for _ in range(9):
+        under_way.submit(int).result()  # only answers tell the latency, and the first ones by new connections do not
     assert together(under_way, expected) == expected
 
 
 def test_files_in_memory_are_limited_by_their_size():
-    under_way = pipeline.UnderWay(8)
-    assert together(under_way, 4, pipeline.MEMORY // 4) == 4
-    assert together(under_way, 1, pipeline.MEMORY * 2) == 1
-    assert together(under_way, 8) == 8
+    assert together(pipeline.UnderWay(8), 4, pipeline.MEMORY // 4) == 4
+    assert together(pipeline.UnderWay(8), 1, pipeline.MEMORY * 2) == 1
+    assert together(pipeline.UnderWay(8), 8) == 8
+
+
+def test_processes_share_what_may_be_under_way():
+    assert together(pipeline.UnderWay(None, share=2), 4) == 4
+    assert together(pipeline.UnderWay(6, share=3), 2) == 2
+    assert together(pipeline.UnderWay(8, share=2), 2, pipeline.MEMORY // 4) == 2
+
+
+def test_nothing_begins_after_the_end():
+    under_way, begun, go_on = pipeline.UnderWay(1), threading.Event(), threading.Event()
+
+    def wait():
+        begun.set()
+        go_on.wait(30)
+        return 'done'
+
+    first, second = under_way.submit(wait), under_way.submit(wait)
+    begun.wait(30)
+    threading.Timer(0.01, go_on.set).start()
+    under_way.end()
+    assert first.result(0) == 'done'
+    assert second.cancelled()
 
 
 # The rules for names

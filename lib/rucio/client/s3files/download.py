@@ -75,7 +75,6 @@ class Download:
         self._options = options
         self._tally = Tally(Downloaded())
         self._under_way = UnderWay(options.jobs, lambda: self._sources.latency)
-        self._pool: ThreadPoolExecutor
         self.paths: set[str] = set()  # of all files below the directory, after the download
 
     def run(self) -> Downloaded:
@@ -113,10 +112,10 @@ class Download:
         def begin() -> None:
             self._sources.renew()
             self._under_way = UnderWay(self._options.jobs, lambda: self._sources.latency, share)
-            self._pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-download')
 
         def do(tasks: Sequence[_Task]) -> list[bool]:
-            return list(self._pool.map(lambda task: self._safely(self._get, *task), tasks))
+            futures = [self._under_way.submit(self._safely, self._get, *each) for each in tasks]
+            return [future.result() for future in futures]
 
         return Workers(share, self._tally, begin, do, lambda task: task[0].did)
 
@@ -129,10 +128,9 @@ class Download:
     def _download(self, files: list[RemoteFile], workers: 'Optional[Workers[_Task, bool]]') -> None:
         """Work in chunks: while one is downloaded, compare the next with the local files, and look up its replicas."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-download')
 
         def compare(chunk: list[RemoteFile]) -> list[tuple[RemoteFile, Future[bool]]]:
-            return [(file, pool.submit(self._safely, self._is_missing, file)) for file in chunk]
+            return [(file, self._under_way.submit(self._safely, self._is_missing, file)) for file in chunk]
 
         def look_up(compared: list[tuple[RemoteFile, Future[bool]]]) -> tuple[list[RemoteFile], Future[_Found]]:
             missing = [file for file, needed in compared if needed.result()]
@@ -144,7 +142,7 @@ class Download:
             shared = [each for each in tasks if workers and self._sources.is_shared(each[1])]
             alone = [each for each in tasks if not workers or not self._sources.is_shared(each[1])]
             return (workers.submit(shared) if workers else []) + [
-                pool.submit(self._safely, self._get, *each) for each in alone
+                self._under_way.submit(self._safely, self._get, *each) for each in alone
             ]
 
         try:
@@ -158,7 +156,7 @@ class Download:
         finally:
             if workers:
                 workers.close()
-            pool.shutdown(cancel_futures=True)
+            self._under_way.end()
             catalogue.shutdown(cancel_futures=True)
 
     def _look_up(self, files: list[RemoteFile]) -> _Found:
@@ -181,8 +179,7 @@ class Download:
         if self._tally.stop.is_set():
             return False
         try:
-            with self._under_way.one():
-                return do(file, *arguments)
+            return do(file, *arguments)
         except Refused as error:
             self._tally.fail(file.did, str(error))
         except RucioException as error:

@@ -17,8 +17,10 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Optional, TypeVar
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Optional, TypeVar
 
 from rucio.common.exception import RucioException
 
@@ -47,9 +49,10 @@ def behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 class UnderWay:
-    """Limits the files that are under way: to a given number, or to as many as the latency of the storage asks for.
+    """Threads that transfer files: a given number, or as many as the latency of the storage asks for.
 
-    Python needs a millisecond or two for a small file: while an answer takes a hundred, fifty others can be sent.
+    Python needs a millisecond or two for a small file: while an answer takes a hundred, fifty others can be sent. More
+    threads than that only make each other wait.
 
     :param jobs: The number; None for :data:`LEAST` to :data:`MOST`.
     :param latency: Returns the seconds in which the storage answers, as far as is known.
@@ -57,34 +60,87 @@ class UnderWay:
     """
 
     def __init__(self, jobs: Optional[int], latency: 'Callable[[], float]' = lambda: 0.0, share: int = 1) -> None:
-        self.most = max(1, (MOST if jobs is None else jobs) // share)
+        self._most = max(1, (MOST if jobs is None else jobs) // share)
         self._least, self._memory = max(1, LEAST // share), MEMORY // share
-        self._now = self._least if jobs is None else self.most
+        self._now = self._least if jobs is None else self._most
         self._latency = latency
-        self._free = threading.Semaphore(self._now)
+        self._todo: SimpleQueue[Optional[tuple[Callable[[], None], Future[Any]]]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
+        self._ended = False
+        self._done = 0  # about so many
         self._held = 0
         self._room = threading.Condition()
 
-    @contextmanager
-    def one(self, size: int = 0) -> Iterator[None]:
-        """Wait until there is room for one more.
+    def submit(self, do: Callable[..., _Item], *arguments: Any) -> 'Future[_Item]':
+        """Let a thread call a function.
 
-        :param size: The bytes that it holds in memory.
+        :param do: The function.
+        :param arguments: Its arguments.
         """
-        with self._free:
-            with self._room:
-                self._room.wait_for(lambda: not self._held or self._held + size <= self._memory)
-                self._held += size
+        future: Future[_Item] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
-                yield
-            finally:
-                with self._room:
-                    self._held -= size
-                    self._room.notify_all()
-                    more = min(self.most, self._least + int(self._latency() / PER_JOB)) - self._now
-                    self._now += max(0, more)
-        if more > 0:
-            self._free.release(more)
+                future.set_result(do(*arguments))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+                future.set_exception(error)
+
+        self._todo.put((run, future))
+        self._start_one()
+        return future
+
+    def _start_one(self) -> None:
+        with self._starting:
+            if len(self._threads) < self._now and not self._ended:
+                thread = threading.Thread(
+                    target=self._work, name='rucio-s3-files', daemon=True
+                )  # a process need not end it
+                self._threads.append(thread)
+                thread.start()
+
+    def _work(self) -> None:
+        while (task := self._todo.get()) is not None:
+            task[0]()
+            del task
+            self._done += 1
+            if self._done > self._least:  # the first ones opened their connections
+                self._now = max(self._now, min(self._most, self._least + int(self._latency() / PER_JOB)))
+            for _ in range(min(self._now - len(self._threads), self._todo.qsize())):
+                self._start_one()
+
+    def end(self) -> None:
+        """Let nothing more begin, and wait for what has begun."""
+        with self._starting:
+            self._ended = True
+        with suppress(Empty):
+            while task := self._todo.get_nowait():
+                task[1].cancel()
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[None]:
+        """Wait until there is room in memory.
+
+        :param size: The bytes that are held there.
+        """
+        if not size:
+            yield
+            return
+        with self._room:
+            self._room.wait_for(lambda: not self._held or self._held + size <= self._memory)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._room:
+                self._held -= size
+                self._room.notify_all()
 
 
 def message(error: RucioException) -> str:

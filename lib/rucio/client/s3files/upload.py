@@ -78,7 +78,6 @@ class Upload:
         self._dataset = Dataset(client, rse, scope, self._name, server, self._notes)
         self._destination: Destination
         self._under_way = UnderWay(options.jobs, lambda: self._destination.latency)
-        self._pool: ThreadPoolExecutor
 
     def run(self) -> Uploaded:
         """Upload what is missing. Files that fail are in the summary's failures; the others are still uploaded.
@@ -116,17 +115,16 @@ class Upload:
         def begin() -> None:
             self._destination.renew()
             self._under_way = UnderWay(self._options.jobs, lambda: self._destination.latency, share)
-            self._pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-upload')
 
         def do(files: Sequence[LocalFile]) -> list[Ready]:
-            return [ready for each in self._pool.map(self._safely, files) for ready in each]
+            futures = [self._under_way.submit(self._safely, each) for each in files]
+            return [ready for future in futures for ready in future.result()]
 
         return Workers(share, self._tally, begin, do, lambda file: file.path)
 
     def _upload(self, listing: Listing, workers: 'Optional[Workers[LocalFile, Ready]]') -> None:
         """Work in chunks: while one is uploaded, look up the next and register the previous one."""
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
-        pool = ThreadPoolExecutor(self._under_way.most, 'rucio-s3-upload')
 
         def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[list[Ready]]]:
             sizes = listing.sizes(chunk)
@@ -137,7 +135,7 @@ class Upload:
             ]
             shared, names = (workers.submit(new), {each.name for each in new}) if workers else ([], set[str]())
             return shared + [
-                pool.submit(self._safely, file, known.get(file.name), sizes.get(file.name))
+                self._under_way.submit(self._safely, file, known.get(file.name), sizes.get(file.name))
                 for file in chunk
                 if file.name not in names
             ]
@@ -161,7 +159,7 @@ class Upload:
         finally:
             if workers:
                 workers.close()
-            pool.shutdown(cancel_futures=True)
+            self._under_way.end()
             catalogue.shutdown(cancel_futures=True)
             if self._notes is not None:
                 self._notes.save()
@@ -177,7 +175,7 @@ class Upload:
         if self._tally.stop.is_set():
             return []
         try:
-            with self._under_way.one(self._destination.memory(file)):
+            with self._under_way.room(self._destination.memory(file)):
                 return [self._one(file, known, listed)]
         except Refused as error:
             self._tally.fail(file.path, str(error))
