@@ -63,7 +63,7 @@ class Workers(Generic[_Task, _Done]):
 
     :param number: The number of processes.
     :param tally: Counts what they do. When it stops, they are to be closed.
-    :param begin: Called first in each process, which must not use the connections of this one.
+    :param begin: Called in each process before its first batch. It must not use the connections of this one.
     :param do: Does a batch, in a process: returns what was done. Its exceptions are raised here.
     :param name: Returns what a task is about, for the message if a process is killed.
     """
@@ -153,12 +153,15 @@ def _serve(
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: tally.stop.set())
+    tally.begin_part()
+    has_begun = False
     with suppress(EOFError, OSError):
-        begin()
-        tally.begin_part()
         while not tally.stop.is_set():
             batch = end.recv()
             try:
+                if not has_begun:  # not before there is work: there may be none, as all is there already
+                    begin()
+                    has_begun = True
                 end.send((do(batch), tally.end_part()))
             except OSError:
                 raise
