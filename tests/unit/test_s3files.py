@@ -566,6 +566,22 @@ def test_processes_share_what_may_be_under_way():
     assert together(pipeline.UnderWay(8, share=2), 2, pipeline.MEMORY // 4) == 2
 
 
+def test_it_goes_on_with_the_threads_that_the_system_allows(monkeypatch):
+    started, start = [], threading.Thread.start
+
+    def refuse(thread):
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, 'start', refuse)
+    under_way = pipeline.UnderWay(None, lambda: 0.1)
+    assert [future.result(30) for future in [under_way.submit(int, number) for number in range(100)]] == [*range(100)]
+    under_way.end()
+    assert len(started) == 3
+
+
 def test_nothing_begins_after_the_end():
     under_way, begun, go_on = pipeline.UnderWay(1), threading.Event(), threading.Event()
 

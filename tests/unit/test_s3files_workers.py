@@ -25,7 +25,7 @@ import os, signal, sys, threading, time
 from rucio.client.s3files import workers
 from rucio.client.s3files.tally import Tally, Uploaded
 
-tally, begun = Tally(Uploaded()), []
+tally, begun, hanging = Tally(Uploaded()), [], os.pipe()
 moved = []
 tally.step = moved.append
 
@@ -38,8 +38,9 @@ def handle(each):
     if each == 'bug':
         raise LookupError('of the work')
     if each == 'hang':
-        tally.stop.wait(60)
-        assert tally.stop.is_set()
+        os.write(hanging[1], b'x')
+        while not tally.stop.is_set():
+            time.sleep(0.01)
     if isinstance(each, str):
         tally.fail(each, 'failed', again=True)
         return False
@@ -96,6 +97,74 @@ assert no_child_is_left()
 """)
 
 
+def test_only_the_batch_of_a_killed_process_fails() -> None:
+    run("""
+team = start(3)
+assert len(results(team.submit(['kill'] + list(range(1000))))) > 1000 - workers.BATCH
+assert len(tally.summary.failures) <= workers.BATCH and not tally.stop.is_set()
+team.close()
+""")
+
+
+def test_no_file_of_a_process_that_was_told_to_end_is_lost_in_silence() -> None:
+    run("""
+team = start()
+futures = team.submit(['hang', 1])
+os.read(hanging[0], 1)
+for process in team._processes:
+    os.kill(process.pid, signal.SIGTERM)
+done = results(futures)
+assert {name for name, _ in tally.summary.failures} | set(done) == {'hang', '1'} or done == [1], (tally.summary, done)
+assert 'hang' in {name for name, _ in tally.summary.failures}
+team.close()
+""")
+
+
+def test_where_the_system_allows_no_process_there_are_none() -> None:
+    run("""
+import multiprocessing.popen_fork
+def refuse(*_):
+    raise BlockingIOError(11, 'Resource temporarily unavailable')
+os.fork = refuse
+assert workers.Workers.start(2, tally, lambda: None, do, str) is None
+""")
+
+
+def test_an_error_that_cannot_be_sent_comes_as_its_text() -> None:
+    run("""
+from rucio.common.exception import RucioException
+class Odd(RucioException):
+    def __init__(self, one, two):
+        super().__init__(f'{one} and {two}')
+class Refusing(Exception):
+    def __reduce__(self):
+        raise TypeError
+assert str(workers._portable(Odd('a', 'b')).args[0]).endswith('a and b')
+try:
+    raise Refusing('c')
+except Refusing as error:
+    assert 'Refusing: c' in str(workers._portable(error))
+""")
+
+
+def test_requests_of_all_processes_are_those_of_one_command() -> None:
+    run("""
+from rucio.common.s3.request_ids import current
+mine = current()
+def handle(each):
+    assert current() == mine
+    return True
+team = start()
+assert results(team.submit([1, 2])) == [1, 2]
+team.close()
+""")
+
+
+def test_processes_end_when_their_parent_fails() -> None:
+    done = subprocess.run([sys.executable, '-c', PROGRAM + 'team = start()\nraise KeyboardInterrupt'], capture_output=True, timeout=30, check=False)
+    assert done.returncode
+
+
 def test_an_error_of_the_program_is_raised_here() -> None:
     run("""
 team = start()
@@ -115,6 +184,7 @@ def test_a_stop_ends_what_is_under_way() -> None:
     run("""
 team = start()
 futures = team.submit(['hang', 'hang'])
+os.read(hanging[0], 1), os.read(hanging[0], 1)
 tally.stop.set()
 team.close()
 assert no_child_is_left()

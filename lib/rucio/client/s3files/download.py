@@ -17,7 +17,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -88,8 +88,10 @@ class Download:
         files = Selection(self._client, tally, self._options.chosen).of(self._dids)
         self.paths = {each.path for each in files}
         size = sum(each.checksums.size or 0 for each in files)
-        workers = self._workers(files)
-        with self._options.meter(wanted_progress(), len(files), size) as step:
+        with ExitStack() as stack:
+            if workers := self._workers(files):
+                stack.enter_context(closing(workers))
+            step = stack.enter_context(self._options.meter(wanted_progress(), len(files), size))
             tally.step = step or tally.step
             self._download(files, workers)
         if tally.stop.is_set():
@@ -117,7 +119,7 @@ class Download:
             futures = [self._under_way.submit(self._safely, self._get, *each) for each in tasks]
             return [future.result() for future in futures]
 
-        return Workers(share, self._tally, begin, do, lambda task: task[0].did)
+        return Workers.start(share, self._tally, begin, do, lambda task: task[0].did)
 
     def _is_new(self, file: RemoteFile) -> bool:
         """Return whether nothing is in the place of a file."""
@@ -154,8 +156,6 @@ class Download:
             self._tally.stop.set()  # also after Ctrl-C
             raise
         finally:
-            if workers:
-                workers.close()
             self._under_way.end()
             catalogue.shutdown(cancel_futures=True)
 

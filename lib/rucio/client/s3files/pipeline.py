@@ -95,11 +95,16 @@ class UnderWay:
     def _start_one(self) -> None:
         with self._starting:
             if len(self._threads) < self._now and not self._ended:
-                thread = threading.Thread(
-                    target=self._work, name='rucio-s3-files', daemon=True
-                )  # a process need not end it
-                self._threads.append(thread)
-                thread.start()
+                # A daemon: a forked process ends without ending them.
+                thread = threading.Thread(target=self._work, name='rucio-s3-files', daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system allows no more
+                    if not self._threads:
+                        raise
+                    self._now = self._most = len(self._threads)
+                else:
+                    self._threads.append(thread)
 
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:

@@ -16,6 +16,7 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from itertools import takewhile
 from typing import TYPE_CHECKING, Optional
 
@@ -96,8 +97,10 @@ class Upload:
         listing = Listing(self._destination.listing(self._name))
         if not self._options.dry_run:
             tally.summary.made += self._dataset.make()
-        workers = self._workers(total)
-        with self._options.meter(self._destination.endpoint.progress, total, size) as step:
+        with ExitStack() as stack:
+            if workers := self._workers(total):
+                stack.enter_context(closing(workers))
+            step = stack.enter_context(self._options.meter(self._destination.endpoint.progress, total, size))
             tally.step = step or tally.step
             self._upload(listing, workers)
         if tally.stop.is_set():
@@ -120,7 +123,7 @@ class Upload:
             futures = [self._under_way.submit(self._safely, each) for each in files]
             return [ready for future in futures for ready in future.result()]
 
-        return Workers(share, self._tally, begin, do, lambda file: file.path)
+        return Workers.start(share, self._tally, begin, do, lambda file: file.path)
 
     def _upload(self, listing: Listing, workers: 'Optional[Workers[LocalFile, Ready]]') -> None:
         """Work in chunks: while one is uploaded, look up the next and register the previous one."""
@@ -157,8 +160,6 @@ class Upload:
             self._tally.stop.set()
             raise
         finally:
-            if workers:
-                workers.close()
             self._under_way.end()
             catalogue.shutdown(cancel_futures=True)
             if self._notes is not None:

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Optional, TypeVar
 
-__all__ = ['HEADER', 'accepted', 'carried', 'current', 'mark', 'of_storage', 'told', 'use', 'without']
+__all__ = ['HEADER', 'accepted', 'carried', 'current', 'inherit', 'mark', 'of_storage', 'told', 'use', 'without']
 
 HEADER = 'X-Request-ID'
 _PRODUCT = 'rucio-s3-request'  # in the User-Agent: rucio-s3-request/0123456789abcdef
@@ -49,6 +49,14 @@ def current() -> str:
         # Threads that ask at the same moment get the same one.
         found = _of_processes.get(process) or _of_processes.setdefault(process, secrets.token_hex(8))
     return found
+
+
+def inherit(request_id: str) -> None:
+    """Let this process, which was forked, have the id of its parent: both are one command.
+
+    :param request_id: The id.
+    """
+    _of_processes[os.getpid()] = request_id
 
 
 def accepted(text: Optional[str]) -> str:
