@@ -583,15 +583,15 @@ def test_it_goes_on_with_the_threads_that_the_system_allows(monkeypatch):
 
 
 def test_nothing_begins_after_the_end():
-    under_way, begun, go_on = pipeline.UnderWay(1), threading.Event(), threading.Event()
+    under_way, running, go_on = pipeline.UnderWay(1), threading.Event(), threading.Event()
 
     def wait():
-        begun.set()
+        running.set()
         go_on.wait(30)
         return 'done'
 
     first, second = under_way.submit(wait), under_way.submit(wait)
-    begun.wait(30)
+    running.wait(30)
     threading.Timer(0.01, go_on.set).start()
     under_way.end()
     assert first.result(0) == 'done'

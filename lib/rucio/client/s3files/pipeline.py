@@ -52,7 +52,8 @@ class UnderWay:
     """Threads that transfer files: a given number, or as many as the latency of the storage asks for.
 
     Python needs a millisecond or two for a small file: while an answer takes a hundred, fifty others can be sent. More
-    threads than that only make each other wait.
+    threads than that only make each other wait. An executor of Python starts a thread for each task, up to a number
+    that cannot grow when the latency is known.
 
     :param jobs: The number; None for :data:`LEAST` to :data:`MOST`.
     :param latency: Returns the seconds in which the storage answers, as far as is known.
@@ -117,7 +118,7 @@ class UnderWay:
                 self._start_one()
 
     def end(self) -> None:
-        """Let nothing more begin, and wait for what has begun."""
+        """Start nothing more, and wait for what is running."""
         with self._starting:
             self._ended = True
         with suppress(Empty):

@@ -130,7 +130,8 @@ class Workers(Generic[_Task, _Done]):
         """Let the processes work.
 
         :param tasks: The tasks.
-        :returns: For each batch of them what ``do`` returns; nothing if its process was killed, or it was not begun.
+        :returns: For each batch of them what ``do`` returns; nothing if its process was killed, or if all was
+            stopped before.
         """
         size = min(BATCH, -(-len(tasks) // len(self._processes)))
         return [self._pool.submit(self._ask, tasks[at : at + size]) for at in range(0, len(tasks), max(1, size))]
@@ -209,7 +210,7 @@ def _serve(
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     inherit(request_id)
     tally.begin_part()
-    starting = [begin]
+    is_ready = False
     with suppress(EOFError, OSError):
         while not tally.stop.is_set():
             if not end.poll(_TICK):
@@ -217,8 +218,9 @@ def _serve(
             batch = end.recv()
             answer: Any
             try:
-                while starting:  # not before there is work: there may be none, as all is there already
-                    starting.pop()()
+                if not is_ready:  # not before there is work: there may be none, as all is there already
+                    begin()
+                    is_ready = True
                 answer = do(batch), tally.end_part()
             except Exception as error:  # noqa: BLE001 - it is raised in the parent
                 answer = _portable(error)
