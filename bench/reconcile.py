@@ -16,6 +16,7 @@
 how fast new files are registered, against Rucio's own calls on the same database, in turns.
 
     .venv/dev/bin/python bench/reconcile.py --objects 1000000 --database postgres
+    .venv/dev/bin/python bench/reconcile.py --objects 200000 --database postgres --workers 2
     .venv/dev/bin/python bench/reconcile.py --objects 200000 --database postgres --collation en-US
 
 The listing costs next to nothing here: bench/listing.py measures a real one. PostgreSQL has to be installed.
@@ -87,17 +88,17 @@ def catalogue(folder: Path, name: str, collation: str | None) -> Iterator[Catalo
         yield Catalogue(folder / 'rucio', database)
 
 
-def whole_bucket(where: Catalogue, objects: int, changes: int, judge: bool) -> None:
+def whole_bucket(where: Catalogue, objects: int, changes: int, judge: bool, workers: int) -> None:
     """From empty, twice unchanged, and changed."""
     bucket, changed = {'objects': objects}, {'objects': objects, 'changes': changes}
-    acting = {'on_changed': 'replace', 'on_missing': 'forget'}
+    acting = {'on_changed': 'replace', 'on_missing': 'forget', 'workers': workers}
     empty = where.run('size')['bytes']
     print(f'{"":22} {"s":>8} {"objects/s":>10} {"CPU s":>7} {"database":>8} {"queries/1000":>13} {"peak MiB":>9}   counts')
-    show('from empty', objects, where.run('reconcile', bucket=bucket))
+    show('from empty', objects, where.run('reconcile', bucket=bucket, workers=workers))
     print(f'the database grew by {(where.run("size")["bytes"] - empty) / objects:,.0f} bytes for each object', flush=True)
     where.run('execute', statement='ANALYZE')
-    show('unchanged', objects, where.run('reconcile', bucket=bucket))
-    show('unchanged, again', objects, where.run('reconcile', bucket=bucket))
+    show('unchanged', objects, where.run('reconcile', bucket=bucket, workers=workers))
+    show('unchanged, again', objects, where.run('reconcile', bucket=bucket, workers=workers))
     if judge:
         show("Rucio's judge", objects, where.run('judge'))
         where.run('execute', statement='ANALYZE')
@@ -141,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description='the reconciler: objects a second, memory, queries')
     parser.add_argument('--objects', type=int, default=1_000_000, help='in the bucket; 0: only the comparison with stock calls (1000000)')
     parser.add_argument('--changes', type=int, default=1000, help='one object of so many changes (1000)')
+    parser.add_argument('--workers', type=int, default=1, help='threads that share the bucket, as those of rucio-s3-reconciler (1)')
     parser.add_argument('--database', choices=('sqlite', 'postgres', 'both'), default='both', help='(both)')
     parser.add_argument('--files', type=int, default=20_000, help='to register in a round against stock calls; 0: no comparison (20000)')
     parser.add_argument('--rounds', type=int, default=5, help='against stock calls (5)')
@@ -151,7 +153,7 @@ def main() -> None:
         with workplace() as folder, catalogue(folder, database, arguments.collation) as where:
             print(f'\n{database}{f", order of {arguments.collation}" if arguments.collation else ""}; load of the machine {os.getloadavg()[0]:.1f}')
             if arguments.objects:
-                whole_bucket(where, arguments.objects, arguments.changes, arguments.judge)
+                whole_bucket(where, arguments.objects, arguments.changes, arguments.judge, arguments.workers)
             if arguments.collation and database == 'postgres':
                 where.run('execute', statement=INDEX)
                 where.run('execute', statement='ANALYZE')

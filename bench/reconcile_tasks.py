@@ -21,7 +21,9 @@ import json
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy import event, text
@@ -39,6 +41,7 @@ from rucio.core.s3.reconciler.walk import Reconciler
 from rucio.core.s3.subtrees import Subtree
 from rucio.core.scope import add_scope
 from rucio.daemons.judge import evaluator
+from rucio.daemons.s3.reconciler import SPANS_PER_WORKER
 from rucio.db.sqla.constants import AccountType, DatabaseOperationType
 from rucio.db.sqla.session import db_session, get_engine
 
@@ -69,15 +72,23 @@ def set_up(scheme: str = 'https', port: int = 9) -> Result:
     return {'rse_id': rse_id}
 
 
-def reconcile(bucket: dict[str, Any], name: str = '', **options: Any) -> Result:
-    """One run over a bucket, or what of it lies below a name."""
+def reconcile(bucket: dict[str, Any], name: str = '', workers: int = 1, **options: Any) -> Result:
+    """One run over a bucket, or what of it lies below a name, in spans that are shared by workers, as those of the daemon do it."""
     with db_session(DatabaseOperationType.READ) as session:
         storage = storages.get_storage(RSE, 'def', session=session)
     lister = Bucket(**bucket)
-    reconciler = Reconciler(Subtree.of(storage, SCOPE, name), lister=lister, **options)
     listings.stat = lister.stat  # a HEAD of the storage
-    measured = measure(reconciler.run)
-    return {**measured, 'counts': reconciler.summary.counts, 'problems': [problem._asdict() for problem in reconciler.summary.problems[:5]]}
+    spans = lister.spans(SPANS_PER_WORKER * workers if workers > 1 else 1)
+    reconcilers = [Reconciler(Subtree.of(storage, SCOPE, name), lister=lister, **options) for _ in spans]
+
+    def run() -> None:
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(lambda reconciler, span: reconciler.run(*span), reconcilers, spans):
+                pass
+
+    measured = measure(run)
+    problems = [problem._asdict() for reconciler in reconcilers for problem in reconciler.summary.problems]
+    return {**measured, 'counts': sum((reconciler.summary.counts for reconciler in reconcilers), Counter()), 'problems': problems[:5]}
 
 
 def listing(*, sort: bool) -> Result:

@@ -69,6 +69,15 @@ class Bucket:
             yield number, size
             number, left = number + 1, left - size
 
+    def spans(self, count: int) -> list[tuple[str, str | None]]:
+        """So many ranges of keys, with about as many objects each: after which key, and up to which."""
+        cuts, total = [''], 0
+        for number, size in self.collections():
+            total += size
+            if total >= self.objects * len(cuts) / count and total < self.objects:
+                cuts.append(self._key(number, size))
+        return list(zip(cuts, [*cuts[1:], None], strict=True))
+
     def change_of(self, collection: int, file: int) -> str | None:
         """``changed``, ``missing``, ``new`` (one more behind this one) or nothing."""
         if not self.changes:

@@ -329,6 +329,16 @@ def test_many_of_which_some_are_known(here):
     here.agree()
 
 
+@ON_BOTH
+def test_any_text_is_written_as_it_is(here):
+    """PostgreSQL gets texts in arrays, in which some characters have a meaning."""
+    names, etag = sorted(['NULL', 'run1/NULL', 'run1/"a"', 'run1/\\', 'run1/{b,c}', "run1/d' --", 'run1/ é %s :e']), 'a"\\b-2'
+    assert here.register(*names, etag=etag) == (len(names), [])
+    assert sorted(row['name'] for row in here.rows(models.DataIdentifier, did_type=DIDType.FILE)) == names
+    assert [here.seen(name).etag for name in names] == [etag] * len(names)
+    assert here.register(*names) == (0, [])
+
+
 @pytest.mark.parametrize('database', [POSTGRES], indirect=True)
 def test_what_is_too_long_is_not_cut(here):
     """By PostgreSQL, which cuts what is too long where it is told the type."""

@@ -227,11 +227,23 @@ def test_is_name(name, good):
     assert is_valid_name(name, 'def') is good
 
 
-@pytest.mark.parametrize('schemas', [{'SCHEMAS': {'name': {'maxLength': 2}}, 'NAME': {'maxLength': 9}}, {'SCHEMAS': {}, 'NAME': {'maxLength': 2}}])
+SHORT = {'type': 'string', 'maxLength': 2}
+
+
+@pytest.mark.parametrize(
+    'schemas',
+    [
+        {'SCHEMAS': {'name': SHORT}, 'NAME': {'maxLength': 9}},
+        {'SCHEMAS': {}, 'NAME': SHORT},
+        {'SCHEMAS': {}, 'NAME': {'maxLength': 2}},
+        {'SCHEMAS': {}, 'NAME': {**SHORT, 'pattern': '^a'}},
+        {'SCHEMAS': {}, 'NAME': {'anyOf': [{'const': 'a'}, SHORT]}},
+    ],
+)
 def test_the_policy_of_a_vo_says_what_a_name_is(monkeypatch, schemas):
     monkeypatch.setattr(compare_module, 'get_schema_value', lambda key, _: schemas[key])
-    compare_module._schema.cache_clear()
+    compare_module._matcher.cache_clear()
     try:
         assert (is_valid_name('ab', 'xy'), is_valid_name('abc', 'xy')) == (True, False)
     finally:
-        compare_module._schema.cache_clear()
+        compare_module._matcher.cache_clear()

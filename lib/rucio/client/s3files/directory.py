@@ -20,12 +20,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, Optional
 
-from jsonschema import Draft7Validator  # type: ignore[import-untyped]
-from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
-
 from rucio.common.config import config_get, config_get_bool
 from rucio.common.exception import InputValidationError
-from rucio.common.s3 import address
+from rucio.common.s3 import address, schemas
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
 from rucio.common.s3.partial_files import is_partial
 
@@ -147,7 +144,8 @@ class LocalFiles:
         self._scope = scope
         self._name = name
         self._chosen = chosen
-        self._schema = Draft7Validator({'type': 'object', 'properties': _schema_of_names(vo)})
+        self._schemas = _schemas_of_names(vo)
+        self._is_valid = {kind: schemas.matcher(schema) for kind, schema in self._schemas.items()}
 
     def look_ahead(self, tally: Tally[Any]) -> tuple[int, int]:
         """Count the files and check their names.
@@ -203,8 +201,10 @@ class LocalFiles:
                 f"'{did}' is not a valid name in Rucio: its download takes names for paths, in which '//', '.' and "
                 "'..' do not come back as they are."
             )
-        if error := best_match(self._schema.iter_errors({'scope': self._scope, 'name': name})):
-            raise InputValidationError(f"'{did}' is not a valid name in Rucio: {error.message}.")
+        for kind, text in (('scope', self._scope), ('name', name)):
+            if not self._is_valid[kind](text):
+                found = schemas.explain(self._schemas[kind], text)
+                raise InputValidationError(f"'{did}' is not a valid name in Rucio: {found}.")
 
     def chunks(self) -> Iterator[list[LocalFile]]:
         """Yield the files in the order of their keys, in chunks that are registered together."""
@@ -243,8 +243,8 @@ def _sources(paths: list[str]) -> list[tuple[str, str]]:
     return sorted(named, key=lambda each: os.fsencode(each[0]))
 
 
-def _schema_of_names(vo: str) -> dict[str, Any]:
-    """Return the schema of scopes and names.
+def _schemas_of_names(vo: str) -> dict[str, Any]:
+    """Return the schemas of scopes and names.
 
     validate_schema builds it again for each name, which takes 10 ms. Rucio's module loads SQLAlchemy, which takes half
     a second, even if the site has no schema of its own.

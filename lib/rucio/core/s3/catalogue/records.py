@@ -14,11 +14,12 @@
 
 """Common parts of the registration and update of files: parameters and results, transactions, and stored ETags."""
 
+import json
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
-from sqlalchemy import String, and_, any_, bindparam, column, false, func, insert, literal, select, true, update
+from sqlalchemy import String, and_, any_, bindparam, cast, column, false, func, insert, literal, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
@@ -255,9 +256,20 @@ def _insert_arrays(table: Any, common: 'Mapping[str, Any]', columns: 'Mapping[st
 
 
 def _array(values: 'Sequence[Any]', of: Any) -> Any:
+    """Return values as an array of PostgreSQL's, written as text: its driver takes five times as long for each value.
+
+    The syntax: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+    """
     # PostgreSQL would cut what is too long for an array of VARCHAR(n), and refuses it for a column.
     kind = String() if type(of.type) is String else of.type
-    return bindparam(None, values, type_=ARRAY(kind))
+    return cast(bindparam(None, '{' + ','.join(map(_element, values)) + '}', type_=String()), ARRAY(kind))
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return 'NULL'
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    return '"' + text.replace('\\', '\\\\').replace('"', '\\"') + '"'
 
 
 # ETags
