@@ -546,10 +546,10 @@ def together(under_way, number, size=0):
     return max(inside)
 
 
-@pytest.mark.parametrize(('jobs', 'latency', 'expected'), [(None, 0.0, 8), (None, 0.01, 13), (None, 0.1, 58), (None, 9.0, 128), (3, 0.1, 3)])
+@pytest.mark.parametrize(('jobs', 'latency', 'expected'), [(None, 0.0, 16), (None, 0.01, 21), (None, 0.1, 66), (None, 9.0, 128), (3, 0.1, 3)])
 def test_more_files_are_under_way_where_answers_take_long(jobs, latency, expected):
     under_way = pipeline.UnderWay(jobs, lambda: latency)
-    for _ in range(9):
+    for _ in range(17):
         under_way.submit(int).result()  # only answers tell the latency, and the first ones by new connections do not
     assert together(under_way, expected) == expected
 
@@ -561,7 +561,7 @@ def test_files_in_memory_are_limited_by_their_size():
 
 
 def test_processes_share_what_may_be_under_way():
-    assert together(pipeline.UnderWay(None, share=2), 4) == 4
+    assert together(pipeline.UnderWay(None, share=2), 8) == 8
     assert together(pipeline.UnderWay(6, share=3), 2) == 2
     assert together(pipeline.UnderWay(8, share=2), 2, pipeline.MEMORY // 4) == 2
 

@@ -27,7 +27,7 @@ from rucio.common.exception import RucioException
 __all__ = ['LARGE_AT_ONCE', 'MOST', 'UnderWay', 'behind', 'message']
 
 LARGE_AT_ONCE = 2  # large files, each with many requests at once
-LEAST, MOST = 8, 128  # files under way
+LEAST, MOST = 16, 128  # files under way
 PER_JOB = 0.002  # seconds: another file is sent for each of them that the storage takes to answer
 MEMORY = 64 * 1024**2  # bytes of files that are sent from memory
 
