@@ -1091,6 +1091,26 @@ def test_rules_are_locked_in_the_order_of_their_ids(here, database):
     assert next(text for text in statements if 'FROM rules' in text and 'WHERE rules.id IN' in text).rstrip().endswith('ORDER BY rules.id')
 
 
+@ON_SQLITE
+@pytest.mark.parametrize('rse', ['none', 'one'])
+def test_files_are_looked_up_by_their_names(here, database, rse):
+    """And no other rows are read, however many there are: SQLite knows nothing of their number."""
+    here.register('run1/a', 'run1/b', 'run1/c')
+    statements, names = [], ['run1/a', 'run1/b']
+    event.listen(database, 'before_cursor_execute', lambda *arguments: statements.append(arguments[2:4]))
+    with rucio_session.db_session(DatabaseOperationType.READ) as session:
+        found = records.look_up(here.rse_id if rse == 'one' else None, SCOPE, names, session=session)
+        assert [(each.name, each.state, each.rse_id) for each in found] == [
+            (name, *((ReplicaState.AVAILABLE, here.rse_id) if rse == 'one' else (None, None))) for name in names
+        ]
+        assert [*records.readable(SCOPE, names, session=session)] == names
+    with database.connect() as connection:
+        plans = [row[-1] for statement in [*statements] for row in connection.exec_driver_sql(f'EXPLAIN QUERY PLAN {statement[0]}', statement[1])]
+    files = [each for each in plans if 'dids' in each or 'replicas' in each]
+    assert len(files) == (3 if rse == 'one' else 2)
+    assert all('name=?' in each for each in files)
+
+
 def test_what_is_gone_already_stops_no_other(here):
     here.register(*(f'run1/{number}' for number in range(3)))
     every = [here.seen(f'run1/{number}') for number in range(3)]

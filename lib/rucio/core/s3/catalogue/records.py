@@ -19,7 +19,22 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional, TypeVar
 
-from sqlalchemy import String, and_, any_, bindparam, cast, column, false, func, insert, literal, select, true, update
+from sqlalchemy import (
+    String,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    column,
+    false,
+    func,
+    insert,
+    literal,
+    null,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
@@ -178,9 +193,12 @@ def look_up(
     :param names: The names.
     """
     did, replica = models.DataIdentifier, models.RSEFileAssociation
-    joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == rse_id if rse_id else false())
     columns = (did.name, did.did_type, did.bytes, did.md5, did.adler32, did.availability)
-    stmt = select(*columns, replica.state, replica.path, replica.rse_id).outerjoin(replica, joined)
+    if rse_id is None:  # without a join: SQLite would look through all replicas for each name
+        stmt = select(*columns, *(null().label(name) for name in ('state', 'path', 'rse_id')))
+    else:
+        joined = and_(replica.scope == did.scope, replica.name == did.name, replica.rse_id == rse_id)
+        stmt = select(*columns, replica.state, replica.path, replica.rse_id).outerjoin(replica, joined)
     return select_named(stmt.where(did.scope == scope), did.name, names, session)
 
 
@@ -191,12 +209,12 @@ def readable(scope: 'InternalScope', names: 'Collection[str]', *, session: 'Sess
     :param names: The names of the files.
     """
     replica, rse = models.RSEFileAssociation, models.RSE
-    stmt = select(replica.name, rse.rse).join(rse, rse.id == replica.rse_id)
-    here = and_(replica.scope == scope, replica.state == ReplicaState.AVAILABLE)
+    stmt = select(replica.name, replica.state, rse.rse).join(rse, rse.id == replica.rse_id)
     open_ones = and_(rse.deleted == false(), rse.availability_read == true())
     found: dict[str, list[str]] = {}
-    for row in select_named(stmt.where(here, open_ones), replica.name, names, session):
-        found.setdefault(row.name, []).append(row.rse)
+    for row in select_named(stmt.where(replica.scope == scope, open_ones), replica.name, names, session):
+        if row.state == ReplicaState.AVAILABLE:  # asked for it, SQLite would look through all that are available
+            found.setdefault(row.name, []).append(row.rse)
     return found
 
 
