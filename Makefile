@@ -29,7 +29,7 @@ test: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
 test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, against the newest Rucio
 	$(TOX) -e lint,type,docs,rucio$(RUCIO)
 
-# CI has time for one half of these, each day the other.
+# CI has time for a part of these, each day another one.
 LONG := tests/backends tests/faults tests/interop tests/integration
 
 test-long: export RUCIO_S3_TEST_LONG := 1
@@ -43,10 +43,11 @@ test-oldest: .venv/tools/.done  ## the unit tests with a client's Rucio; these a
 	$(TOX) -e clients,rucio38-smoke
 
 # A client's machine, or one of the older Rucios: CI has time for one of them, each day another.
-TURNS := clients rucio38-smoke rucio39-smoke rucio40-smoke
+TURNS := clients rucio38-smoke rucio39-smoke rucio40
 TURN := $(word $(shell echo $$(($$(date +%s) / 86400 % 4 + 1))),$(TURNS))
 
-test-turn: .venv/tools/.done  ## the unit tests and a few others in one of the other environments, each day another (TURN=rucio39-smoke)
+test-turn: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
+test-turn: .venv/tools/.done .venv/interop/.done  ## the unit tests and a few others in one of the other environments, each day another; all with Rucio 40 (TURN=rucio39-smoke)
 	$(TOX) -e $(TURN)
 
 test-all: .venv/tools/.done  ## all tests, against each Rucio and with each Python that is here

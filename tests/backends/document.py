@@ -50,7 +50,7 @@ which vend no keys, it runs once more with requests that the server signs.
 - Garage keeps names in LMDB here, which has no room for keys of more than 479 bytes: it then says that it is busy (503). Of uploads in
   parts to one name it ends those that began before the one that is completed.
 
-The continuous integration measures the storages without a date every other day. `make ceph` unpacks the newer versions of Ceph,
+The continuous integration measures the storages without a date every fourth day. `make ceph` unpacks the newer versions of Ceph,
 `make swift` installs Swift; programs that no package brings are taken from the folder that `RUCIO_S3_TEST_SERVERS` names, such as
 `versitygw-1.8.0`.
 

@@ -94,7 +94,6 @@ def _ceph(name: str, provider: str, packages: str, root: Path) -> 'Kind':
         lambda directory: ceph.CephRGW(directory, root=root),
         lambda: ceph.version(root),
         lambda: ceph.missing(root),
-        dated=root != ceph.SYSTEM,
     )
 
 
@@ -121,7 +120,6 @@ KINDS = (
         swift.Swift,
         swift.version,
         swift.missing,
-        dated=True,
     ),
     Kind('rclone', 'rclone', '`rclone serve s3` over a local directory, with no further options', rclone.RcloneS3, rclone.version, rclone.missing),
     _built('versitygw', 'its posix backend over a local directory, with no further options', built.Versitygw),

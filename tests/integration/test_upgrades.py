@@ -25,9 +25,10 @@ from pathlib import Path
 
 import pytest
 
-from servers.cli import RucioCli
-from servers.files import clean_environment
-from servers.rucio_server import RucioServer
+from servers import postgres
+from servers.cli import RucioCli, add_s3_rse, add_user
+from servers.files import Sections, clean_environment
+from servers.rucio_server import RECONCILER, RucioServer
 from servers.seaweedfs import SeaweedFS
 from servers.team import Team, ok, refused
 
@@ -38,21 +39,21 @@ PIP = (sys.executable, '-m', 'pip', '--disable-pip-version-check', '--quiet')
 
 @pytest.fixture(scope='module')
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel of each release of rucio-clients."""
+    """A folder with the wheel of each release of rucio-clients, and of the oldest server."""
     folder = tmp_path_factory.mktemp('stock')
-    for release in (TOO_OLD, *SUPPORTED):
-        wanted = f'rucio-clients>={release},<{release + 1}'
+    clients = [f'rucio-clients>={release},<{release + 1}' for release in (TOO_OLD, *SUPPORTED)]
+    for wanted in (*clients, f'rucio>={SUPPORTED[0]},<{SUPPORTED[1]}'):
         done = subprocess.run([*PIP, 'download', '--no-deps', '--dest', folder, wanted], check=False, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f'{wanted} cannot be had from PyPI: {done.stderr.strip().splitlines()[-1]}')
     return folder
 
 
-class Machine:
-    """A user's machine: an environment with all that Rucio requires, and nothing of Rucio or the plugin."""
+class Environment:
+    """One of Python with all that Rucio requires, and nothing of Rucio or the plugin."""
 
-    def __init__(self, folder: Path, stock: Path, user: RucioCli) -> None:
-        self.stock, self.user, self.bin = stock, user, folder / 'venv' / 'bin'
+    def __init__(self, folder: Path, stock: Path) -> None:
+        self.stock, self.bin = stock, folder / 'venv' / 'bin'
         required = folder / 'required'
         required.mkdir()
         for path in Path(sysconfig.get_path('purelib')).iterdir():
@@ -70,6 +71,14 @@ class Machine:
     def install(self, *what: 'str | Path') -> None:
         self.pip('install', '--no-deps', '--no-index', '--find-links', self.stock, *what)
 
+
+class Machine(Environment):
+    """A user's machine."""
+
+    def __init__(self, folder: Path, stock: Path, user: RucioCli) -> None:
+        super().__init__(folder, stock)
+        self.user = user
+
     def rucio(self, *words: str, program: str = 'rucio') -> 'subprocess.CompletedProcess[str]':
         command = [self.bin / program, *words]
         return subprocess.run(command, env=self.user.environment, cwd=self.user.directory, capture_output=True, text=True, timeout=300, check=False)
@@ -78,6 +87,26 @@ class Machine:
         """All that is installed, without the byte code of stock modules that were imported."""
         found = [path.relative_to(self.bin.parent) for path in self.bin.parent.rglob('*') if not path.is_dir()]
         return {str(path) for path in found if '__pycache__' not in path.parts or 's3' in str(path)}
+
+
+class UpgradedServer(RucioServer):
+    """A server that runs in an older environment until that is taken away."""
+
+    def __init__(self, directory: Path, config: Sections, database: postgres.PostgreSQL, environment: Environment) -> None:
+        super().__init__(directory, config, database)
+        self.older: Environment | None = environment
+
+    @property
+    def _python(self) -> str:
+        return str(self.older.bin / 'python') if self.older else super()._python
+
+    @property
+    def _package(self) -> Path:
+        return self.older.site / 'rucio' if self.older else super()._package
+
+    def migrate(self) -> str:
+        """By Rucio's own procedure."""
+        return ok(self.run('python', '-m', 'alembic', '-c', str(self.directory / 'etc' / 'alembic.ini'), 'upgrade', 'head'))
 
 
 @pytest.fixture
@@ -103,7 +132,10 @@ def older(wheel: Path, folder: Path) -> Path:
     return made
 
 
-@pytest.mark.skipif('TOX_PACKAGE' not in os.environ, reason='tox builds the wheel: make test-long')
+NEEDS_WHEEL = pytest.mark.skipif('TOX_PACKAGE' not in os.environ, reason='tox builds the wheel: make test-long')
+
+
+@NEEDS_WHEEL
 def test_each_is_upgraded_without_the_other_and_nothing_is_left(tmp_path: Path, stock: Path, team: Team) -> None:
     machine, wheel = Machine(tmp_path, stock, team.owner), Path(os.environ['TOX_PACKAGE'])
     ok(team.owner.rucio('s3', 'make-bucket', team.scope))
@@ -129,6 +161,46 @@ def test_each_is_upgraded_without_the_other_and_nothing_is_left(tmp_path: Path, 
     machine.install('rucio-clients==38.*')
     machine.pip('uninstall', '--yes', 'rucio-s3')
     assert machine.files() == before
+
+
+@NEEDS_WHEEL
+@pytest.mark.skipif(bool(postgres.missing()), reason=postgres.missing() or '')
+def test_a_server_is_upgraded_with_its_database(tmp_path: Path, stock: Path, plain: SeaweedFS, unique: str) -> None:
+    """From the oldest Rucio to this one: what was stored, shared and noted before goes on."""
+    environment, config = Environment(tmp_path, stock), {'policy': {'package': 'rucio_s3_policy'}}
+    environment.install('rucio==38.*', os.environ['TOX_PACKAGE'])
+    with postgres.PostgreSQL(tmp_path / 'postgres') as database, UpgradedServer(tmp_path / 'server', config, database, environment) as server:
+        root = RucioCli.root(tmp_path / 'root', server)
+        assert root.call('ping')['version'].startswith('38.')
+        owner, other = (add_user(root, tmp_path / name, name, scopes=[f'user.{name}'], attributes=()) for name in (f'a{unique}', f'b{unique}'))
+        team = Team(root, owner, other, 'UPGRADED_S3', plain)
+        server.set_rse_keys(add_s3_rse(root, team.rse, plain, accounts=()), plain.access_key, plain.secret_key)
+        # For a limit, Rucio 41 asks another way.
+        limit = f'from rucio.client import Client; Client().set_local_account_limit({owner.account!r}, {team.rse!r}, -1)'
+        subprocess.run([environment.bin / 'python', '-c', limit], env=root.environment, check=True)
+        ok(team.owner.rucio('s3', 'make-bucket', f'{team.scope}:run1'))
+        ok(team.owner.rucio('s3', 'share', f'{team.scope}:run1', '--with', team.other.account))
+        team.upload('run1/mine', b'x', dataset='run1')
+        shared = server.rows('SELECT * FROM s3_grants')
+        assert len(shared) == 1
+
+        server.stop()
+        server.older = None
+        server.prepare()
+        assert 'was not updated to this version of Rucio' in refused(server.run(*RECONCILER, '--run-once'))
+        server.migrate()
+        assert 'exist' in ok(server.run('python', '-m', 'rucio_s3_database'))
+        server.start()
+
+        assert root.call('ping')['version'].startswith(f'{SUPPORTED[-1]}.')
+        assert server.rows('SELECT * FROM s3_grants') == shared
+        plain.client().put_object(Bucket=team.scope, Key='run1/theirs', Body=b'of another client')
+        server.run_daemon(*RECONCILER, '--run-once')
+        assert f'{team.scope}:run1/theirs' in ok(team.other.rucio('s3', 'ls', f'{team.scope}:run1'))
+        ok(team.other.rucio('s3', 'download', f'{team.scope}:run1', str(tmp_path / 'down')))
+        assert {path.name: path.read_bytes() for path in (tmp_path / 'down').iterdir()} == {'mine': b'x', 'theirs': b'of another client'}
+        ok(team.owner.rucio('s3', 'rm', '--recursive', '--yes', f'{team.scope}:run1'))
+        assert team.objects() == {}
 
 
 def test_a_client_without_the_plugin(tmp_path: Path, stock: Path, team: Team) -> None:

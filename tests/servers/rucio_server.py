@@ -179,7 +179,7 @@ class RucioServer:
         self._request_log.unlink(missing_ok=True)
 
     def _command(self) -> list[str]:
-        return [command_path('gunicorn'), '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application']
+        return [self._python, '-m', 'gunicorn', '-c', str(self.directory / 'gunicorn.conf.py'), 'rucio.web.rest.flaskapi.v1.main:application']
 
     @property
     def pid(self) -> int:
@@ -276,15 +276,25 @@ class RucioServer:
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         self.configure({})
         self._write_rse_accounts()
-        # Not by importing it: that would read the configuration of this process.
-        spec = util.find_spec('rucio')
-        if spec is None or not spec.submodule_search_locations:
-            raise ServerError('rucio is not installed in this Python environment')
-        scripts = Path(next(iter(spec.submodule_search_locations))) / 'db' / 'sqla' / 'migrate_repo'
+        scripts = self._package / 'db' / 'sqla' / 'migrate_repo'
         paths = {'scripts': str(scripts).replace('%', '%%'), 'database': self.database_url.replace('%', '%%')}
         write_private(self.directory / 'etc' / 'alembic.ini', _ALEMBIC.format(**paths))
         gunicorn = _GUNICORN.format(port=self.port, tmp=str(self.directory / 'tmp'), requests=str(self._request_log), libraries=LIBRARIES)
         (self.directory / 'gunicorn.conf.py').write_text(gunicorn)
+
+    @property
+    def _python(self) -> str:
+        """What runs it."""
+        return sys.executable
+
+    @property
+    def _package(self) -> Path:
+        """Where its Rucio is."""
+        # Not by importing it: that would read the configuration of this process.
+        spec = util.find_spec('rucio')
+        if spec is None or not spec.submodule_search_locations:
+            raise ServerError('rucio is not installed in this Python environment')
+        return Path(next(iter(spec.submodule_search_locations)))
 
     def _write_rse_accounts(self) -> None:
         write_private(self.directory / 'etc' / 'rse-accounts.cfg', json.dumps(self._rse_accounts, indent=2))
@@ -318,7 +328,7 @@ class RucioServer:
             return
         with self.log.open('ab') as log:
             done = subprocess.run(
-                [sys.executable, '-c', _BOOTSTRAP, *([] if self._postgres else [str(self._database)])],
+                [self._python, '-c', _BOOTSTRAP, *([] if self._postgres else [str(self._database)])],
                 env=self.environment,
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
