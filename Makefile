@@ -47,7 +47,7 @@ TURNS := clients rucio38-smoke rucio39-smoke rucio40
 TURN := $(word $(shell echo $$(($$(date +%s) / 86400 % 4 + 1))),$(TURNS))
 
 test-turn: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
-test-turn: .venv/tools/.done .venv/interop/.done  ## the unit tests and a few others in one of the other environments, each day another; all with Rucio 40 (TURN=rucio39-smoke)
+test-turn: .venv/tools/.done .venv/interop/.done  ## the tests of another environment, each day another: all with Rucio 40, the unit tests and a few others elsewhere (TURN=rucio39-smoke)
 	$(TOX) -e $(TURN)
 
 test-all: .venv/tools/.done  ## all tests, against each Rucio and with each Python that is here

@@ -284,7 +284,7 @@ class RucioServer:
 
     @property
     def _python(self) -> str:
-        """What runs it."""
+        """The interpreter that runs it."""
         return sys.executable
 
     @property

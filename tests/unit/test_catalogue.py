@@ -17,7 +17,7 @@
 import json
 import sqlite3
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from itertools import product
@@ -676,6 +676,7 @@ def test_where_nothing_can_be_registered(here):
         here.register('a', subtree=Subtree(volatile, SCOPE, 'b', '', ''))
 
 
+@ON_BOTH
 def test_another_vo(here):
     """Its accounts and scopes may have the same names."""
     theirs = InternalScope('user.alice', vo='abc')
@@ -695,7 +696,9 @@ def test_another_vo(here):
     assert there.register('run1/file', 'lone') == (2, [])
     assert {row['account'] for row in there.rows(models.DataIdentifier, scope=theirs)} == {owner}
     assert {row['account'] for row in there.rows(models.ReplicationRule, scope=theirs)} == {owner}
+    to_sum_up = Counter(row['scope'].internal for row in here.rows(models.UpdatedCollectionReplica))
     assert there.replace('run1/file') is None
+    assert Counter(row['scope'].internal for row in here.rows(models.UpdatedCollectionReplica)) - to_sum_up == {'user.alice@abc': 1}
     assert updates.declare_bad(there.subtree, [there.seen('run1/file')], '') == (1, [])
     assert there.row(models.BadReplica, 'run1/file').account == root
     assert there.forget('lone') == (1, [])

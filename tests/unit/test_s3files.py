@@ -562,6 +562,7 @@ def test_files_in_memory_are_limited_by_their_size():
 
 def test_processes_share_what_may_be_under_way():
     assert together(pipeline.UnderWay(None, share=2), 8) == 8
+    assert together(pipeline.UnderWay(None, share=3), 6) == 6
     assert together(pipeline.UnderWay(6, share=3), 2) == 2
     assert together(pipeline.UnderWay(8, share=2), 2, pipeline.MEMORY // 4) == 2
 

@@ -76,7 +76,7 @@ class BulkClient(BaseClient):
         dry_run :
             Change nothing.
         jobs :
-            The number of files to upload at once. By default 8 to 128, by the latency of the storage.
+            The number of files to upload at once. By default 16 to 128, by the latency of the storage.
         progress :
             Called by any thread with the number of bytes of each step. Without it, a terminal shows a progress bar.
 

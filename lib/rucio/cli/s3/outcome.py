@@ -94,7 +94,7 @@ def transfer_options(verb: str) -> 'Callable[[_Command], _Command]':
             '--jobs',
             '-j',
             type=click.IntRange(1, 256),
-            show_default='8 to 128, by the latency of the storage',
+            show_default='16 to 128, by the latency of the storage',
             help=f'Files to {verb} at once.',
         ),
     )

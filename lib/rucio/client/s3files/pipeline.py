@@ -27,7 +27,7 @@ from rucio.common.exception import RucioException
 __all__ = ['LARGE_AT_ONCE', 'MOST', 'UnderWay', 'behind', 'message']
 
 LARGE_AT_ONCE = 2  # large files, each with many requests at once
-LEAST, MOST = 16, 128  # files under way
+LEAST, MOST = 16, 128  # files under way; with fewer, a storage in Go takes twice the CPU time for each request
 PER_JOB = 0.002  # seconds: another file is sent for each of them that the storage takes to answer
 MEMORY = 64 * 1024**2  # bytes of files that are sent from memory
 
@@ -52,8 +52,8 @@ class UnderWay:
     """Threads that transfer files: a given number, or as many as the latency of the storage asks for.
 
     Python needs a millisecond or two for a small file: while an answer takes a hundred, fifty others can be sent. More
-    threads than that only make each other wait. An executor of Python starts a thread for each task, up to a number
-    that cannot grow when the latency is known.
+    threads than that only make each other wait, unless they are very few. An executor of Python starts a thread for
+    each task, up to a number that cannot grow when the latency is known.
 
     :param jobs: The number; None for :data:`LEAST` to :data:`MOST`.
     :param latency: Returns the seconds in which the storage answers, as far as is known.
@@ -62,7 +62,7 @@ class UnderWay:
 
     def __init__(self, jobs: Optional[int], latency: 'Callable[[], float]' = lambda: 0.0, share: int = 1) -> None:
         self._most = max(1, (MOST if jobs is None else jobs) // share)
-        self._least, self._memory = max(1, LEAST // share), MEMORY // share
+        self._least, self._memory = -(-LEAST // share), MEMORY // share
         self._now = self._least if jobs is None else self._most
         self._latency = latency
         self._todo: SimpleQueue[Optional[tuple[Callable[[], None], Future[Any]]]] = SimpleQueue()

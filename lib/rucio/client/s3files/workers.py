@@ -45,7 +45,7 @@ MANY = 300  # files for which processes are started: each one needs a tenth of a
 BATCH = 64  # files that a process gets at once
 MOST = 8  # processes
 _GRACE = 5.0  # seconds for a process to end after it was stopped
-_GARBAGE = 10_000  # objects after which Python looks for cycles
+_GARBAGE = 10_000  # new objects after which Python looks for cycles
 _TICK = 0.5  # seconds after which a process looks whether it was stopped
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -211,7 +211,7 @@ def _serve(
     signal.signal(signal.SIGTERM, lambda *_: tally.stop.set())
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     inherit(request_id)
-    # What is there will stay, and a file leaves few cycles: looking for them takes 4 % of the time.
+    # What exists now is kept until the end, and a file leaves few cycles: Python's defaults cost 4 % of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE)
     tally.begin_part()

@@ -39,6 +39,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 
 from rucio.common.exception import DatabaseException, RucioException
+from rucio.common.types import InternalType
 from rucio.core.s3.metadata import as_column, as_dict
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import DatabaseOperationType, ReplicaState
@@ -213,7 +214,7 @@ def readable(scope: 'InternalScope', names: 'Collection[str]', *, session: 'Sess
     open_ones = and_(rse.deleted == false(), rse.availability_read == true())
     found: dict[str, list[str]] = {}
     for row in select_named(stmt.where(replica.scope == scope, open_ones), replica.name, names, session):
-        if row.state == ReplicaState.AVAILABLE:  # asked for it, SQLite would look through all that are available
+        if row.state == ReplicaState.AVAILABLE:  # in the WHERE clause, it would make SQLite scan all available ones
             found.setdefault(row.name, []).append(row.rse)
     return found
 
@@ -274,7 +275,7 @@ def _insert_arrays(table: Any, common: 'Mapping[str, Any]', columns: 'Mapping[st
 
 
 def _array(values: 'Sequence[Any]', of: Any) -> Any:
-    """Return values as an array of PostgreSQL's, written as text: its driver takes five times as long for each value.
+    """Return values as a PostgreSQL array, written as text, as the driver takes five times as long to adapt a list.
 
     The syntax: https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
     """
@@ -286,7 +287,14 @@ def _array(values: 'Sequence[Any]', of: Any) -> Any:
 def _element(value: Any) -> str:
     if value is None:
         return 'NULL'
-    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    if isinstance(value, InternalType):
+        text = str(value.internal)
+    elif isinstance(value, dict):
+        text = json.dumps(value)
+    elif type(value) in (str, int):
+        text = str(value)
+    else:  # an enum, say: only the type of its column knows how it is stored
+        raise TypeError(f'{type(value).__name__} cannot be written into an array')
     return '"' + text.replace('\\', '\\\\').replace('"', '\\"') + '"'
 
 
