@@ -21,6 +21,9 @@ permissions, which refuse it.
 Rucio also adds replicas when files are attached to a dataset with an RSE, and only checks who owns the dataset. Whoever
 could add a replica with any name, or at any path, could have its object deleted by a rule that ends. So the same
 conditions apply there.
+
+Rucio 39 and 40 take the account that wants a signed URL from a header, which anybody can set: here, it has to be that
+of the token.
 """
 
 import importlib
@@ -99,6 +102,8 @@ def has_permission(
     """
     # Never None: with several VOs, Rucio would then use the permissions of a single one, which let its admin add VOs.
     allowed: bool = _base.has_permission(issuer, action, kwargs, session=session)
+    if action == 'get_signed_url' and allowed:
+        return _answer(lambda: _asks_itself(issuer))
     if action in _ATTACHING:
         return _answer(lambda: _attaches(issuer, action, kwargs, session)) if allowed else False
     # The generic permissions let everybody add replicas to RSEs whose names end in USERDISK and the like.
@@ -115,6 +120,21 @@ def _answer(decide: 'Callable[[], bool]') -> 'Union[bool, PermissionResult]':
         return decide()
     except _UndecidedError as error:
         return PermissionResult(False, str(error))
+
+
+def _asks_itself(issuer: 'InternalAccount') -> bool:
+    """Return True if the current request, if any, has a token of this account.
+
+    :raises _UndecidedError: if it has not.
+    """
+    if flask.has_request_context():
+        _need_issuer(flask.request, issuer)
+    return True
+
+
+def _need_issuer(request: flask.Request, issuer: 'InternalAccount') -> None:
+    if (request.environ.get('issuer'), request.environ.get('vo')) != (issuer.external, issuer.vo):
+        raise _UndecidedError('The request is of another account.')
 
 
 def _is_others(issuer: 'InternalAccount', kwargs: dict[str, Any], session: 'Session') -> bool:
@@ -224,8 +244,7 @@ def _scopes_of_request(issuer: 'InternalAccount', rule: _Rule, rse: str) -> list
     request = flask.request if flask.has_request_context() else None
     if request is None or request.endpoint != _ENDPOINT or request.method != rule.method:
         raise _UndecidedError('The owner of a scope may do this only with a request to /replicas.')
-    if (request.environ.get('issuer'), request.environ.get('vo')) != (issuer.external, issuer.vo):
-        raise _UndecidedError('The request is of another account.')
+    _need_issuer(request, issuer)
     body = request.get_data(as_text=True)
     if len(body) > _MAX_BODY:
         raise _UndecidedError(f'The request has more than {_MAX_BODY} characters: send fewer files at once.')

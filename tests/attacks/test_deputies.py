@@ -111,7 +111,6 @@ def what_admins_do(granted: Granted) -> list[Asked]:
             f'/rses/{granted.rse}/protocols/http/127.0.0.1/{granted.storage.port}',
             {'extended_attributes': {'s3': {'sts_endpoint': 'http://127.0.0.1:1'}}},
         ),
-        ('GET', f'/credentials/signurl?rse={granted.rse}&svc=s3&op=read&url={pfn}', None),
         ('POST', '/import', {'rses': {}}),
     ]
 
@@ -126,6 +125,15 @@ def test_what_admins_do(attacked: Granted) -> None:
         assert 'AccessDenied' in answer.text or 'multiple matches' in answer.text or answer.status in (404, 405), (method, path, answer)
     assert attacked.content('open/a') == SECRET
     assert 'sts_endpoint' not in attacked.owner('GET', f'/rses/{attacked.rse}').text
+
+
+def test_signed_urls_for_the_account_of_a_header(attacked: Granted) -> None:
+    """Rucio 39 and 40 believe the header, which its clients send with each request."""
+    path = f'/credentials/signurl?rse={attacked.rse}&svc=s3&op=read&url={attacked.storage.url}/{attacked.bucket}/private/a'
+    for account in ('root', attacked.attacker.user.account, attacked.owner.user.account):
+        answer = send(attacked.owner.user.server, 'GET', path, {'X-Rucio-Auth-Token': attacked.attacker.token, 'X-Rucio-Account': account})
+        assert answer.status >= 400, answer
+        assert 'AccessDenied' in answer.text, answer
 
 
 def test_somebody_else_by_a_header(attacked: Granted) -> None:

@@ -56,7 +56,7 @@ OF_THE_OPERATOR = {
     'core.s3.auth.rates._limiters': 'settings',
     'core.s3.auth.shared_keys._neighbours': 'RSEs',
     'core.s3.auth.vending._clients': 'RSEs, and keys for them',
-    'core.s3.reconciler.compare._schema': 'VOs',
+    'core.s3.reconciler.compare._matcher': 'VOs',
     'core.s3.reconciler.listings._orders': 'databases',
     'core.s3.storages._storages': 'RSEs',
     'core.s3.storages._told': 'RSEs',

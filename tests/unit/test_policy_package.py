@@ -141,6 +141,17 @@ def test_owner_may_add_and_update_on_an_s3_rse(rucio):
     assert rucio.may_update({'scope': 'user.alice', 'name': 'x', 'state': 'A'})
 
 
+def test_urls_are_signed_for_the_account_of_the_token(rucio):
+    """Not for the one that Rucio 39 and 40 read in a header."""
+    for account, good in (('root', True), ('alice', False)):
+        with rucio.request('', method='GET', path='/credentials/signurl', issuer='root'):
+            assert bool(rucio.may('get_signed_url', account=account)) is good
+    with rucio.request('', method='GET', path='/credentials/signurl', issuer='alice'):
+        refusal = rucio.may('get_signed_url', account='root')
+    assert (bool(refusal), refusal.message) == (False, 'The request is of another account.')
+    assert rucio.may('get_signed_url', account='root')  # a daemon
+
+
 def test_not_of_a_foreign_scope(rucio):
     for files in ([file('user.bob')], [file(), file('user.bob')], [file('user.bob'), file()], [file('nobodys')], [file('USER.ALICE')]):
         assert not rucio.may_add(*files)
