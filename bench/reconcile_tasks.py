@@ -83,8 +83,7 @@ def reconcile(bucket: dict[str, Any], name: str = '', workers: int = 1, **option
 
     def run() -> None:
         with ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(lambda reconciler, span: reconciler.run(*span), reconcilers, spans):
-                pass
+            list(pool.map(lambda reconciler, span: reconciler.run(*span), reconcilers, spans))
 
     measured = measure(run)
     problems = [problem._asdict() for reconciler in reconcilers for problem in reconciler.summary.problems]
