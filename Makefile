@@ -42,12 +42,12 @@ test-long: .venv/tools/.done .venv/interop/.done  ## the tests that take minutes
 test-oldest: .venv/tools/.done  ## the unit tests with a client's Rucio; these and a few others with the oldest Rucio
 	$(TOX) -e clients,rucio38-smoke
 
-# A client's machine, or one of the older Rucios: CI has time for one of them, each day another.
-TURNS := clients rucio38-smoke rucio39-smoke rucio40
+# A client's machine, or one of the older Rucios with another Python: CI has time for one of them, each day another.
+TURNS := clients turn-rucio38-smoke turn-rucio39-smoke turn-rucio40
 TURN := $(word $(shell echo $$(($$(date +%s) / 86400 % 4 + 1))),$(TURNS))
 
 test-turn: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin
-test-turn: .venv/tools/.done .venv/interop/.done  ## the tests of another environment, each day another: all with Rucio 40, the unit tests and a few others elsewhere (TURN=rucio39-smoke)
+test-turn: .venv/tools/.done .venv/interop/.done  ## the tests of another environment, each day another: all with Rucio 40, the unit tests and a few others elsewhere (TURN=turn-rucio39-smoke)
 	$(TOX) -e $(TURN)
 
 test-all: .venv/tools/.done  ## all tests, against each Rucio and with each Python that is here

@@ -24,7 +24,7 @@ from packaging.requirements import Requirement
 
 DOCUMENT = Path(__file__).resolve().parents[1] / 'docs' / 'licences.md'
 OWN = ('aiohttp', 'boto3', 'botocore', 'cryptography', 'rich', 's3transfer', 'tomli', 'typing-extensions')  # as pyproject.toml has them
-ELSEWHERE = {'tomli': 'MIT'}  # for Python 3.10 only, so that it may be missing here
+ELSEWHERE = {'async-timeout': 'Apache 2', 'tomli': 'MIT'}  # for Python 3.10 only, so that they may be missing here
 RUCIO = ('rucio', 'rucio-clients')
 
 _TEXT = """\

@@ -20,11 +20,16 @@ private names in strings, and those that a class inherits.
 import ast
 import inspect
 import re
+import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-import tomllib
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 LIB = ROOT / 'lib'

@@ -185,7 +185,7 @@ def test_a_token_that_is_not_valid(ask, vended, token, code):
         (GOOD | {'DurationSeconds': '1e9'}, "'DurationSeconds' is not a number of seconds."),
         (GOOD | {'DurationSeconds': '0'}, "'lifetime' is not a number from 1 to 604800."),
         (f'{urlencode(GOOD)}&RoleArn={ROLE}', 'A parameter stands twice in the body.'),
-        ('', 'The Action must be'),
+        ('', 'The request must have a body of at most 65536 bytes'),
         ('\x00\xff', 'The body is not a form.'),
         ('&'.join(f'a{number}=b' for number in range(100)), 'The body is not a form.'),
         (GOOD | {'RoleSessionName': 'x' * 70_000}, 'The request must have a body of at most 65536 bytes'),

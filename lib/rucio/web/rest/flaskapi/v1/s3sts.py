@@ -119,7 +119,7 @@ def _parameters() -> dict[str, str]:
     """
     if request.query_string:
         raise exception.InputValidationError(_NO_URL)
-    if request.content_length is None or request.content_length > MAX_BODY:
+    if not request.content_length or request.content_length > MAX_BODY:
         raise exception.InputValidationError(
             f'The request must have a body of at most {MAX_BODY} bytes, and its length.'
         )
