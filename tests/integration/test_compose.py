@@ -15,6 +15,7 @@
 """The compose example: its file is valid, and what its containers run works (against SeaweedFS with STS). The containers are not run."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -67,6 +68,14 @@ def test_no_old_names_of_minio():
     assert 'MINIO_ACCESS_KEY' not in text
 
 
+def program(service, *given):
+    """What runs in the container of a service, on this machine. Words given to `docker compose run` replace the service's command, not its entrypoint."""
+    wanted = yaml.safe_load(EXAMPLE.joinpath('compose.yaml').read_text())['services'][service]
+    image = json.loads(EXAMPLE.joinpath('Dockerfile').read_text().rpartition('ENTRYPOINT ')[2])
+    words = [*wanted.get('entrypoint', image), *(given or wanted['command'].split())]
+    return [{'python': sys.executable, '/opt/rucio/start.py': str(EXAMPLE / 'start.py')}.get(word, word) for word in words]
+
+
 class Container:
     """What `docker compose` would run in a container: the same program with the same settings, on this machine."""
 
@@ -75,9 +84,9 @@ class Container:
         directory.mkdir()
         self.environment = clean_environment(directory, RUCIO_HOME=str(directory), **settings)
 
-    def run(self, *command, program='client'):
+    def run(self, *command, service='client'):
         done = subprocess.run(
-            [sys.executable, str(EXAMPLE / 'start.py'), program, *command],
+            program(service, *command),
             env=self.environment,
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -106,7 +115,7 @@ def example(tmp_path):
             S3_SECRET_KEY=storage.secret_key,
         )
         log = tmp_path / 'server.log'
-        process = Process('The example', [sys.executable, str(EXAMPLE / 'start.py'), 'server'], env=server.environment, cwd=server.directory, log=log)
+        process = Process('The example', program('rucio'), env=server.environment, cwd=server.directory, log=log)
         settings = {'RUCIO_URL': f'http://127.0.0.1:{port}', 'RUCIO_PASSWORD': 'a%password'}
         users = [Container(tmp_path / name, RUCIO_USER=name, **settings) for name in ('alice', 'bob')]
         try:
@@ -168,7 +177,7 @@ def test_what_its_readme_says_works(example):
     assert [path.read_text() for path in bob.directory.rglob('a.txt')] == ['hello\n'], output
     put = 'import boto3; boto3.client("s3").put_object(Bucket="user.alice", Key="run1/b.txt", Body=b"hello")'
     output = alice.run('rucio', 's3', 'exec', 'user.alice', '--', 'python', '-c', put)
-    output += server.run('--run-once', program='reconciler')
+    output += server.run('reconciler', '--run-once', service='reconciler')
     output += alice.run('rucio', 'download', 'user.alice:run1/b.txt')
     assert [path.read_text() for path in alice.directory.rglob('b.txt')] == ['hello'], output
     assert all(os.stat(path).st_mode & 0o077 == 0 for path in alice.directory.rglob('rucio.cfg'))
