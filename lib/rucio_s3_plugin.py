@@ -144,13 +144,19 @@ def main() -> None:
     rucio([*words[:at], 's3', *words[at:]], prog_name='rucio')
 
 
-def _server_command(module: str) -> None:
-    """Run a command of the server. Rucio reads its configuration when it is imported."""
+def _server_command(module: str, once: bool = False) -> None:
+    """Run a command of the server. Rucio reads its configuration, and opens a port for metrics, when it is imported.
+
+    :param once: Whether the command ends by itself. It needs no such port, which a daemon on this machine may have.
+    """
+    import errno  # noqa: PLC0415
     import os  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
 
     program = os.path.basename(sys.argv[0])
     try:
+        if once or {'--run-once', '--dry-run', '--help', '-h'} & set(sys.argv[1:]):
+            _open_no_port()
         command = import_module(module)
     except ImportError as error:
         sys.exit(
@@ -159,10 +165,23 @@ def _server_command(module: str) -> None:
     except Exception as error:
         from rucio_s3_seams import config_problem  # noqa: PLC0415
 
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            sys.exit(
+                f'{program}: Another program has the port of [monitor] metrics_port in rucio.cfg. '
+                'Each daemon on a machine needs a port of its own, so a rucio.cfg of its own (RUCIO_CONFIG).'
+            )
         if not (said := config_problem(error)):
             raise
         sys.exit(f"{program}: {said} It needs the Rucio server's rucio.cfg.")
     command.main()
+
+
+def _open_no_port() -> None:
+    """Turn Prometheus' metrics off for this process."""
+    from rucio.common.config import config_has_section, config_set  # noqa: PLC0415
+
+    if config_has_section('monitor'):
+        config_set('monitor', 'enable_metrics', 'False')
 
 
 def copier() -> None:
@@ -172,7 +191,7 @@ def copier() -> None:
 
 def database() -> None:
     """Run ``rucio-s3-database``."""
-    _server_command('rucio_s3_database')
+    _server_command('rucio_s3_database', once=True)
 
 
 def reconciler() -> None:

@@ -94,6 +94,6 @@ class Apache(RucioServer):
         library = Path(sysconfig.get_config_var('LIBDIR')) / (sysconfig.get_config_var('INSTSONAME') or '')
         first = f'LoadFile {library}\n' if library.is_file() and library.suffix != '.a' else ''
         modules = ''.join(f'LoadModule {name}_module {MODULES}/mod_{name}.so\n' for name in LOADED)
-        # Only on this machine: the example listens everywhere.
-        example = example.replace('Listen ${RUCIO_PORT}', 'Listen 127.0.0.1:${RUCIO_PORT}')
+        # Only on this machine: the example would listen everywhere.
+        example = example.replace('# Listen ${RUCIO_PORT}', 'Listen 127.0.0.1:${RUCIO_PORT}')
         (self.directory / 'apache.conf').write_text(first + modules + _REST.format(folder=self.directory) + example)

@@ -147,8 +147,12 @@ def test_daemons_in_kubernetes_run_with_the_image_and_the_keys_of_the_chart():
     values, found = helm('rucio-daemons'), []
     for deployment in helm('s3-daemons')['items']:
         pod = deployment['spec']['template']
-        assert deployment['spec']['selector']['matchLabels'] == pod['metadata']['labels'] == {'app': deployment['metadata']['name']}
+        selected = {'app': deployment['metadata']['name']}
+        assert deployment['spec']['selector']['matchLabels'] == selected
+        # By which the chart's service, where Prometheus asks, selects pods: templates/service.yaml.
+        assert pod['metadata']['labels'] == {**selected, 'app-group': 'rucio-daemons', 'release': 'daemons'}
         (container,) = pod['spec']['containers']
+        assert [port['name'] for port in container['ports']] == ['metrics']
         assert container['image'] == f'{values["image"]["repository"]}:{values["image"]["tag"]}'
         mounts = {mount['name']: mount['mountPath'] for mount in container['volumeMounts']}
         assert mounts['rse-accounts'] == values['secretMounts'][0]['mountPath']
@@ -158,3 +162,16 @@ def test_daemons_in_kubernetes_run_with_the_image_and_the_keys_of_the_chart():
         daemon.get_parser().parse_args(shlex.split(environment['RUCIO_DAEMON_ARGS']))
         found.append(f'rucio-{environment["RUCIO_DAEMON"]}')
     assert sorted(found) == sorted(unit.stem for unit in UNITS if unit.stem.startswith('rucio-s3'))
+
+
+def test_to_uninstall_is_to_take_back_what_the_examples_set():
+    """Rucio loads no protocol class, and its server does not start, if a module is missing that rucio.cfg names."""
+    settings = [section.items() for section in map(dict, helm('rucio-server')['config'].values())]
+    for path in ROOT.glob('etc/site-*.cfg'):
+        parser = RawConfigParser()
+        parser.read(path)
+        settings += [parser.items(name) for name in parser.sections() if not name.startswith('s3')]
+    ours = {word for section in settings for _, value in section for word in value.replace(',', ' ').split() if re.search(r'\bs3\b|s3_|s3trans', word)}
+    assert ours >= {'s3', 'rucio_s3_policy', 'rucio.rse.s3translation'}
+    said = ROOT.joinpath('docs', 'operators.md').read_text().partition('## Uninstall\n')[2]
+    assert [word for word in sorted({*ours, 's3events'}) if not re.search(rf'`[^`]*\b{re.escape(word)}`', said)] == []

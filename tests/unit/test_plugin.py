@@ -16,6 +16,7 @@
 """The stock command `rucio` with our `s3` in it, and `rucio-s3`."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -401,6 +402,28 @@ def test_a_command_of_the_server_without_a_configuration(run, tmp_path, command)
     assert err.startswith(f'rucio-s3-{command}: there is no readable rucio.cfg: looked for ')
     assert err.endswith("See RUCIO_CONFIG and RUCIO_HOME. It needs the Rucio server's rucio.cfg.\n")
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('words', 'code', 'said'),
+    [
+        (['copier'], 1, 'rucio-s3-copier: Another program has the port of [monitor] metrics_port in rucio.cfg.'),
+        (['reconciler', '--help'], 0, 'usage: rucio-s3-reconciler'),
+        (['reconciler', '--run-once'], 1, 'rucio-s3-reconciler: The daemon cannot start: '),  # there are no tables
+        (['database'], 1, 'rucio-s3-database: The database was not changed: rucio.cfg [database] names a database without'),
+    ],
+)
+def test_the_port_for_metrics_is_that_of_another_daemon(run, tmp_path, words, code, said):
+    pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
+    config = tmp_path / 'server.cfg'
+    with socket.create_server(('127.0.0.1', 0)) as daemon:
+        port = daemon.getsockname()[1]
+        config.write_text(f'[database]\ndefault = sqlite:///{tmp_path}/rucio.db\n[monitor]\nenable_metrics = True\nmetrics_port = {port}\n')
+        start = f'import sys; sys.argv = ["rucio-s3-{words[0]}", *{words[1:]}]; import rucio_s3_plugin; rucio_s3_plugin.{words[0]}()'
+        found, out, err = run('-c', start, RUCIO_CONFIG=str(config), RUCIO_CLIENT_MODE='')
+    assert found == code, err
+    assert said in out + err
+    assert 'Traceback' not in err
 
 
 @pytest.mark.parametrize(
