@@ -177,11 +177,14 @@ def _server_command(module: str, once: bool = False) -> None:
 
 
 def _open_no_port() -> None:
-    """Turn Prometheus' metrics off for this process."""
+    """Turn Prometheus' metrics off for this process. A problem with rucio.cfg is for the command to report."""
+    from contextlib import suppress  # noqa: PLC0415
+
     from rucio.common.config import config_has_section, config_set  # noqa: PLC0415
 
-    if config_has_section('monitor'):
-        config_set('monitor', 'enable_metrics', 'False')
+    with suppress(Exception):
+        if config_has_section('monitor'):
+            config_set('monitor', 'enable_metrics', 'False')
 
 
 def copier() -> None:

@@ -393,6 +393,15 @@ def test_rucio_s3_without_rucio(run):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize('words', [['copier', '--help'], ['database']], ids=' '.join)
+def test_a_command_of_the_server_on_a_machine_of_a_client(run, tmp_path, words):
+    start = f'import sys; sys.argv = ["rucio-s3-{words[0]}", *{words[1:]}]; sys.modules["sqlalchemy"] = None; import rucio_s3_plugin; '
+    code, _, err = run('-c', f'{start}rucio_s3_plugin.{words[0]}()', RUCIO_CONFIG='', RUCIO_HOME=str(tmp_path / 'nowhere'))
+    assert code == 1
+    assert err.startswith(f'rucio-s3-{words[0]} needs the Rucio server, 38 or newer ('), err
+    assert len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize('command', ['copier', 'database', 'reconciler'])
 def test_a_command_of_the_server_without_a_configuration(run, tmp_path, command):
     pytest.importorskip('sqlalchemy', reason='rucio-clients has no server')
