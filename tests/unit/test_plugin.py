@@ -418,7 +418,7 @@ def test_a_command_of_the_server_without_a_configuration(run, tmp_path, command)
     [
         (['copier'], 1, 'rucio-s3-copier: Another program has the port of [monitor] metrics_port in rucio.cfg.'),
         (['reconciler', '--help'], 0, 'usage: rucio-s3-reconciler'),
-        (['reconciler', '--run-once'], 1, 'rucio-s3-reconciler: The daemon cannot start: '),  # there are no tables
+        (['reconciler', '--run-once'], 1, 'rucio-s3-reconciler: The daemon cannot start: '),  # the database is empty
         (['database'], 1, 'rucio-s3-database: The database was not changed: rucio.cfg [database] names a database without'),
     ],
 )
