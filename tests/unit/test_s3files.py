@@ -16,6 +16,7 @@
 
 import hashlib
 import os
+import signal
 import threading
 import zlib
 
@@ -523,6 +524,66 @@ def test_a_rule_is_made_where_none_covers_the_rse(run, folder, catalogue, expres
     run()
 
     assert len(catalogue.rules) == 1 + made
+
+
+# Ctrl-C
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('nth', [1, 5])
+def test_ctrl_c_ends_a_thread_that_has_just_been_started(run, folder, monkeypatch, nth):
+    """It was not in the list of those to be ended, and the upload waited for it for ever."""
+    fill(folder, **{f'f{number}': b'x' for number in range(20)})
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name == 'rucio-s3-files':
+            started.append(thread)
+            if len(started) == nth:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, 'start', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(started) >= nth
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_what_is_done_apart_is_not_interrupted_but_told():
+    stop, told = threading.Event(), []
+
+    def work():
+        signal.raise_signal(signal.SIGINT)
+        told.append(stop.wait(30))
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.apart(work, stop)
+    assert told == [True]
+
+
+def test_what_is_done_apart_returns_and_raises_as_it_is():
+    stop = threading.Event()
+
+    def late():
+        raise TimeoutError('its own')
+
+    assert pipeline.apart(threading.current_thread, stop) is not threading.current_thread()
+    with pytest.raises(TimeoutError, match='its own'):
+        pipeline.apart(late, stop)
+    assert not stop.is_set()
+
+
+def test_another_thread_does_it_itself():
+    done = []
+
+    def work():
+        done.append(pipeline.apart(threading.current_thread, threading.Event()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [thread]
 
 
 # How much is under way

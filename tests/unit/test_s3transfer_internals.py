@@ -107,7 +107,7 @@ def test_the_thread_of_a_cancelled_transfer_ends_after_its_clean_up():
     future = manager.upload(OnePass(20 * MiB), 'b', 'k', {}, [internals.subscriber(Source())])
     assert isinstance(future, TransferFuture)
     assert client.reached.wait(30)
-    cleanup = internals.begin_to_stop(manager, future)
+    cleanup = internals.begin_to_stop(manager)
     assert cleanup.is_alive()  # it waits for the request under way
     client.held.set()
     cleanup.join(30)

@@ -39,7 +39,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
     SourceNotFound,
 )
-from rucio.common.s3 import clients, credentials, multipart, partial_files, ranges, transfer
+from rucio.common.s3 import clients, credentials, interrupts, multipart, partial_files, ranges, transfer
 from rucio.common.s3.checksums import etag_of
 from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
@@ -527,10 +527,44 @@ def test_what_is_stopped_begins_nothing(connection, s3, source, dest, act):
     wait_for_cleanup(s3)
 
 
+@pytest.mark.parametrize('act', ['upload', 'stream', 'copy'])
+def test_what_is_interrupted_while_it_begins_is_stopped_too(connection, s3, source, monkeypatch, act):
+    """It went on to its end, and the process with it."""
+    s3.store(BUCKET, 'stored', LARGE)
+    made = connection()
+    name = 'copy' if act == 'copy' else 'upload'
+    begin, create, begun = getattr(TransferManager, name), s3.CreateMultipartUpload, threading.Event()
+
+    def created(request):
+        answer = create(request)
+        begun.set()
+        return answer
+
+    def interrupted(*arguments):
+        begin(*arguments)
+        begun.wait(30)
+        raise KeyboardInterrupt
+
+    s3.CreateMultipartUpload = created
+    monkeypatch.setattr(TransferManager, name, interrupted)
+    monkeypatch.setattr(transfer, 'COPY_THRESHOLD', 5 * MiB)
+    acts = {
+        'upload': lambda: transfer.upload(made, source(LARGE), TARGET),
+        'stream': lambda: transfer.upload_stream(made, io.BytesIO(LARGE), len(LARGE), TARGET),
+        'copy': lambda: transfer.copy(made, TARGET._replace(key='stored'), TARGET),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        acts[act]()
+    wait_for_cleanup(s3)
+    assert begun.is_set()
+    assert list(s3.buckets[BUCKET]) == ['stored']
+    assert not s3.uploads
+
+
 def test_a_deadline_is_waited_for_in_small_steps():
     """A signal for another thread is only heard between two of them."""
     assert 0 < transfer._Deadline(0.05)._tick() <= 0.05
-    assert transfer._Deadline(1000)._tick() == transfer._Deadline(None)._tick() == transfer._Deadline(0)._tick() == transfer._TICK
+    assert transfer._Deadline(1000)._tick() == transfer._Deadline(None)._tick() == transfer._Deadline(0)._tick() == interrupts.TICK
 
 
 def test_a_storage_that_fails_for_good_is_not_taken_for_a_success(connection, s3, source):
@@ -636,7 +670,7 @@ class After:
         self.looks = looks
 
     def wait(self, seconds):
-        assert seconds <= transfer._TICK
+        assert seconds <= interrupts.TICK
         self.looks -= 1
         return self.is_set()
 

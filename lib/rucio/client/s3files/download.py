@@ -28,7 +28,7 @@ from rucio.common.s3.errors import local_error
 
 from .options import Options
 from .paths import Folder, RemoteFile
-from .pipeline import UnderWay, behind, message
+from .pipeline import UnderWay, apart, behind, message
 from .selection import Selection, chunks
 from .sources import Replicas, Sources
 from .tally import Downloaded, Refused, Tally
@@ -93,7 +93,7 @@ class Download:
                 stack.enter_context(closing(workers))
             step = stack.enter_context(self._options.meter(wanted_progress(), len(files), size))
             tally.step = step or tally.step
-            self._download(files, workers)
+            apart(lambda: self._download(files, workers), tally.stop)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (self._folder.path, f'was not completed: {tally.hopeless} files in a row failed')
@@ -153,7 +153,7 @@ class Download:
                 for future in futures:
                     future.result()
         except BaseException:
-            self._tally.stop.set()  # also after Ctrl-C
+            self._tally.stop.set()
             raise
         finally:
             self._under_way.end()

@@ -29,7 +29,7 @@ from .destination import Destination, Listing
 from .directory import LocalFile, LocalFiles
 from .notes import Notes
 from .options import Options
-from .pipeline import UnderWay, behind, message
+from .pipeline import UnderWay, apart, behind, message
 from .tally import Refused, Tally, Uploaded
 from .workers import MANY, Workers, processes
 
@@ -102,7 +102,7 @@ class Upload:
                 stack.enter_context(closing(workers))
             step = stack.enter_context(self._options.meter(self._destination.endpoint.progress, total, size))
             tally.step = step or tally.step
-            self._upload(listing, workers)
+            apart(lambda: self._upload(listing, workers), tally.stop)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (f'{self._scope}:{self._name}', f'was stopped: {tally.hopeless} files in a row failed')
@@ -156,7 +156,7 @@ class Upload:
             for registration in behind(2, map(register, behind(1, uploads))):
                 registration.result()
         except BaseException:
-            # Also after Ctrl-C. The next run finds what is stored and not registered.
+            # The next run finds what is stored and not registered.
             self._tally.stop.set()
             raise
         finally:

@@ -24,7 +24,9 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any, NoReturn, Optional
 
-__all__ = ['cleaning_up', 'ending_by_exception']
+__all__ = ['TICK', 'cleaning_up', 'ending_by_exception']
+
+TICK = 0.2  # seconds: a signal for another thread, or just before Python begins to wait, is only handled after the wait
 
 # Batch systems end jobs with SIGTERM, closed terminals with SIGHUP.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)

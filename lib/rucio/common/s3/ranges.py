@@ -103,8 +103,8 @@ class Fetch:
                 self._record.begin(file)
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
+            self._threads.append(thread)  # first: a signal may end this loop
             thread.start()
-            self._threads.append(thread)
         if not self._starts:
             self.done.set()
 
@@ -119,7 +119,8 @@ class Fetch:
         self._stop.set()
         last = time.monotonic() + grace
         for thread in self._threads:
-            thread.join(last - time.monotonic())
+            if thread.is_alive():
+                thread.join(last - time.monotonic())
 
     def can_continue(self) -> bool:
         """Return whether a later download can use what this one has completed.

@@ -18,6 +18,7 @@ with s3transfer 0.11.3, 0.14.0, 0.16.1 and 0.19.3.
 """
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -83,16 +84,19 @@ def subscriber(watcher: object) -> 'BaseSubscriber':
     return cast('BaseSubscriber', watcher)
 
 
-def begin_to_stop(manager: 'TransferManager', future: 'TransferFuture') -> threading.Thread:
-    """Cancel a transfer. The thread ends when its requests have ended and a multipart upload is aborted.
+def begin_to_stop(manager: 'TransferManager') -> threading.Thread:
+    """Cancel all transfers. The thread ends when their requests have ended and multipart uploads are aborted.
 
-    ``shutdown(cancel=True)`` passes ``cancel`` on as the message, whose type is then wrong, and cancels nothing. Relies
-    on ``shutdown`` waiting for the clean-up of cancelled transfers.
+    ``shutdown(cancel=True)`` passes ``cancel`` on as the message, whose type is then wrong, and cancels nothing. An
+    exception in the manager's context does. Relies on its end waiting for the clean-up of cancelled transfers.
 
-    :param manager: The manager, which only has this transfer.
-    :param future: The transfer.
+    :param manager: The manager.
     """
-    future.cancel()
-    cleanup = threading.Thread(target=manager.shutdown, name='rucio-s3-cleanup')
+
+    def stop() -> None:
+        with suppress(KeyboardInterrupt), manager:
+            raise KeyboardInterrupt  # for which the transfers raise CancelledError
+
+    cleanup = threading.Thread(target=stop, name='rucio-s3-cleanup')
     cleanup.start()
     return cleanup

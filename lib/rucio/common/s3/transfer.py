@@ -50,7 +50,7 @@ from .clients import Stoppable
 from .content import BLOCK, Beginning, Checksums, Hasher, Verified, begin
 from .direct import Direct
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
-from .interrupts import cleaning_up, ending_by_exception
+from .interrupts import TICK, cleaning_up, ending_by_exception
 from .multipart import LeftOver, Multipart
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
@@ -58,8 +58,10 @@ from .range_record import write_at
 from .ranges import Fetch
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
     from s3transfer.futures import TransferFuture
     from s3transfer.manager import TransferManager
+    from s3transfer.subscribers import BaseSubscriber
 
     from .clients import Connection
     from .endpoint import Endpoint
@@ -70,7 +72,6 @@ MiB, GiB = 1024**2, 1024**3
 SINGLE_PUT_LIMIT = 5 * GiB  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
 COPY_THRESHOLD, COPY_PART = GiB, 256 * MiB  # larger objects are copied in parts of this size inside a storage
 _MEMORY = 512 * MiB
-_TICK = 0.2  # seconds
 _GRACE = 5.0  # seconds to wait for the clean-up of a cancelled transfer
 
 Answer = TypeVar('Answer')
@@ -108,11 +109,7 @@ class _Deadline:
             raise CancelledError
 
     def _tick(self) -> float:
-        """Wait for a short time.
-
-        A signal for another thread, or just before Python begins to wait, is only handled after the wait.
-        """
-        return _TICK if self._end is None else min(_TICK, self._end - time.monotonic())
+        return TICK if self._end is None else min(TICK, self._end - time.monotonic())
 
     def run(self, ask: Callable[[], Answer], apart: bool = False) -> Answer:
         """Call a function that has no time-out of its own. If it is late, its thread ends by ``read_timeout``.
@@ -322,10 +319,10 @@ def _upload(
             if size < endpoint.multipart_threshold and _put(connection.direct, body, target, deadline, watcher):
                 return
             manager = _uploader(client, endpoint, chunksize, single=size if signed else 0)
-            _finish(
+            _run(
                 manager,
-                manager.upload(
-                    cast('IO[Any]', body), target.bucket, target.key, extra, [s3transfer_internals.subscriber(watcher)]
+                lambda subscribers: manager.upload(
+                    cast('IO[Any]', body), target.bucket, target.key, extra, subscribers
                 ),
                 watcher,
                 deadline,
@@ -401,14 +398,13 @@ def upload_stream(
     with translated('put', target):
         client = Multipart(connection, watcher.stop, target, size, left_over)
         manager = _uploader(client, connection.endpoint, chunksize, memory=memory - 2 * chunksize)
-        future = manager.upload(
-            cast('IO[Any]', body),
-            target.bucket,
-            target.key,
-            _integrity(connection.endpoint),
-            [s3transfer_internals.subscriber(watcher)],
+        extra = _integrity(connection.endpoint)
+        _run(
+            manager,
+            lambda subscribers: manager.upload(cast('IO[Any]', body), target.bucket, target.key, extra, subscribers),
+            watcher,
+            _Deadline(None),
         )
-        _finish(manager, future, watcher, _Deadline(None))
 
 
 def _need_possible(size: int, operation: str, target: Target) -> None:
@@ -443,20 +439,26 @@ def _uploader(
     )
 
 
-def _finish(manager: 'TransferManager', future: 'TransferFuture', watcher: _Watcher, deadline: _Deadline) -> None:
-    """Wait for a transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
+def _run(
+    manager: 'TransferManager',
+    begin: 'Callable[[list[BaseSubscriber]], TransferFuture]',
+    watcher: _Watcher,
+    deadline: _Deadline,
+) -> None:
+    """Do one transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
 
     The clean-up of a cancelled transfer aborts a multipart upload, after its current requests have ended. On a storage
     that hangs they end by ``read_timeout``: until then it continues in the background, and keeps the process alive. No
     request is retried.
     """
     try:
+        future = begin([s3transfer_internals.subscriber(watcher)])
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
         with cleaning_up():
             watcher.stop.set()
-            s3transfer_internals.begin_to_stop(manager, future).join(_GRACE)
+            s3transfer_internals.begin_to_stop(manager).join(_GRACE)
         raise
     manager.shutdown()
 
@@ -732,15 +734,14 @@ def copy(
             multipart_chunksize=s3transfer_internals.part_size(COPY_PART, info.size),
             max_submission_concurrency=1,
         )
-        future = manager.copy(
-            {'Bucket': source.bucket, 'Key': source.key},
-            target.bucket,
-            target.key,
-            extra,
-            [s3transfer_internals.subscriber(watcher)],
-        )
+        copy_source: CopySourceTypeDef = {'Bucket': source.bucket, 'Key': source.key}
         try:
-            _finish(manager, future, watcher, deadline)
+            _run(
+                manager,
+                lambda subscribers: manager.copy(copy_source, target.bucket, target.key, extra, subscribers),
+                watcher,
+                deadline,
+            )
         except ClientError as error:
             if reason := deadline.run(partial(_why_not_copied, connection, source, target, info, error)):
                 raise RSEOperationNotSupported(f'RSE {target.rse}: copy to {target}: {reason}') from error
