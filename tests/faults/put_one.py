@@ -19,8 +19,9 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
-from s3transfer.futures import TransferFuture
+from s3transfer.futures import TransferCoordinator
 
 from rucio.rse import rsemanager
 
@@ -33,13 +34,13 @@ def main() -> None:
             sys.exit(3)
         raise KeyboardInterrupt
 
-    def cancel(future: TransferFuture) -> None:
-        stock_cancel(future)
+    def cancel(*arguments: Any) -> None:
+        stock_cancel(*arguments)
         # Only now: a test that lets the storage go on any earlier may see the upload completed.
         sys.stdout.write('interrupted\n')
         sys.stdout.flush()
 
-    stock_cancel, TransferFuture.cancel = TransferFuture.cancel, cancel
+    stock_cancel, TransferCoordinator.cancel = TransferCoordinator.cancel, cancel
     if on_interrupt == 'default':  # also under nohup
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

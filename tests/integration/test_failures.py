@@ -134,13 +134,13 @@ _SIGNAL_AT_FIRST_BYTE = """
 import os, runpy, sys, threading
 from contextlib import contextmanager
 from rucio.common.s3 import progress
-from s3transfer.futures import TransferFuture
+from s3transfer.futures import TransferCoordinator
 
 first, second, cancelled = [int(os.environ['SIGNAL'])], [int(os.environ['SIGNAL'])], threading.Event()
-stock_cancel = TransferFuture.cancel
+stock_cancel = TransferCoordinator.cancel
 
-def cancel(future):
-    stock_cancel(future)
+def cancel(*arguments):
+    stock_cancel(*arguments)
     cancelled.set()
 
 def press(signals):
@@ -155,7 +155,7 @@ def send(step):
     cancelled.wait(60)
     press(second)
 
-TransferFuture.cancel = cancel
+TransferCoordinator.cancel = cancel
 
 @contextmanager
 def meter(setting, name, size):

@@ -529,8 +529,17 @@ def test_a_rule_is_made_where_none_covers_the_rse(run, folder, catalogue, expres
 # Ctrl-C
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's handler of it, also where the tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize('nth', [1, 5])
+@pytest.mark.usefixtures('ctrl_c')
 def test_ctrl_c_ends_a_thread_that_has_just_been_started(run, folder, monkeypatch, nth):
     """It was not in the list of those to be ended, and the upload waited for it for ever."""
     fill(folder, **{f'f{number}': b'x' for number in range(20)})
@@ -550,6 +559,7 @@ def test_ctrl_c_ends_a_thread_that_has_just_been_started(run, folder, monkeypatc
     assert not any(thread.is_alive() for thread in started)
 
 
+@pytest.mark.usefixtures('ctrl_c')
 def test_what_is_done_apart_is_not_interrupted_but_told():
     stop, told = threading.Event(), []
 

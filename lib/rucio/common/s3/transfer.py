@@ -452,7 +452,7 @@ def _run(
     request is retried.
     """
     try:
-        future = begin([s3transfer_internals.subscriber(watcher)])
+        future = deadline.run(partial(begin, [s3transfer_internals.subscriber(watcher)]), apart=True)
         deadline.wait(watcher.done)
         future.result()
     except BaseException:
