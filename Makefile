@@ -30,7 +30,7 @@ test: .venv/tools/.done .venv/interop/.done  ## all checks and all tests, agains
 	$(TOX) -e lint,type,docs,rucio$(RUCIO)
 
 # CI has time for a part of these, each day another one.
-LONG := tests/backends tests/faults tests/interop tests/integration
+LONG := tests/attacks tests/backends tests/faults tests/interop tests/integration
 
 test-long: export RUCIO_S3_TEST_LONG := 1
 test-long: export RUCIO_S3_TOOLS := $(CURDIR)/.venv/interop/bin

@@ -18,6 +18,7 @@
 test_auth_access.py; all of a package may have one file of the package's name. ELSEWHERE says where the others are.
 """
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -107,3 +108,14 @@ def test_each_module_has_a_test_of_its_name():
 
 def test_what_is_tested_elsewhere_is_there():
     assert [module for module, test in ELSEWHERE.items() if not (LIB / module).is_file() or not (TESTS / test).is_file()] == []
+
+
+def test_the_long_tests_of_each_directory_are_run():
+    """Those of tests/attacks were run by nobody."""
+    long = {f'tests/{path.relative_to(TESTS).parts[0]}' for path in TESTS.rglob('*.py') if re.search(r'pytest\.mark\.long\b', path.read_text())}
+    make = re.search(r'^LONG := (.*)$', (TESTS.parent / 'Makefile').read_text(), re.MULTILINE)
+    ci = re.search(r'^parts=\((.*)\)$', (TESTS.parent / '.ci/run').read_text(), re.MULTILINE)
+    assert make
+    assert ci
+    assert long == set(make[1].split())
+    assert long == set(re.findall(r'tests/[a-z]+', ci[1]))
