@@ -43,8 +43,8 @@ from rucio.core.s3.reconciler import progress
 from rucio.core.s3.reconciler import usage as usage_module
 from rucio.core.s3.reconciler.summary import Problem, Summary
 from rucio.core.s3.subtrees import Subtree
+from rucio.daemons.s3 import copier, reporting, starting, upkeep
 from rucio.daemons.s3 import reconciler as daemon
-from rucio.daemons.s3 import reporting, starting, upkeep
 from rucio.db.sqla import models
 from rucio.db.sqla.constants import LockState, ReplicaState
 from servers.fake_s3 import Answer, FakeS3, Stalled, error
@@ -1129,6 +1129,14 @@ def test_command_line():
     given = vars(daemon.get_parser().parse_args(['--run-once', '--rses', 'tier=1', '--threads', '3']))
     options = daemon.Options(once=given.pop('run_once'), **given)
     assert options == daemon.Options(once=True, rses='tier=1', threads=3, scopes=[], vos=[])
+
+
+@pytest.mark.parametrize('program', [daemon, copier])
+def test_options_are_not_abbreviated(program, capsys):
+    """The port for metrics is opened before they are parsed, unless there is --run-once."""
+    with pytest.raises(SystemExit):
+        program.get_parser().parse_args(['--run'])
+    assert 'unrecognized arguments: --run' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,7 @@ def get_parser() -> argparse.ArgumentParser:
     usual = Options()
     parser = argparse.ArgumentParser(
         prog='rucio-s3-copier',
+        allow_abbrev=False,  # rucio_s3_plugin looks for --run-once before this
         description="Carries out the transfers between S3 RSEs that Rucio's submitter gave to the transfertool 's3' "
         '(rucio.cfg [conveyor] transfertool). Files are copied by the storage if both RSEs are on it; otherwise, they '
         'are relayed through this machine.',

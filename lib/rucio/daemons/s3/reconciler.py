@@ -494,6 +494,7 @@ def get_parser() -> argparse.ArgumentParser:
     usual = Options()
     parser = argparse.ArgumentParser(
         prog='rucio-s3-reconciler',
+        allow_abbrev=False,  # rucio_s3_plugin looks for --run-once before this
         description='Updates the catalogue to what other clients have written to the buckets of S3 RSEs. '
         'The settings of each bucket define what is done about changed and missing objects (rucio s3 settings).',
     )
