@@ -541,7 +541,7 @@ def ctrl_c():
 @pytest.mark.parametrize('nth', [1, 5])
 @pytest.mark.usefixtures('ctrl_c')
 def test_ctrl_c_ends_a_thread_that_has_just_been_started(run, folder, monkeypatch, nth):
-    """It was not in the list of those to be ended, and the upload waited for it for ever."""
+    """It was not in the list of those to be ended, and the upload waited for it forever."""
     fill(folder, **{f'f{number}': b'x' for number in range(20)})
     start, started = threading.Thread.start, []
 
