@@ -17,7 +17,7 @@ import threading
 
 import pytest
 
-from rucio.common.s3.interrupts import cleaning_up, ending_by_exception
+from rucio.common.s3.interrupts import Flag, cleaning_up, ending_by_exception, uninterrupted
 
 ALL = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
@@ -110,3 +110,54 @@ def test_other_threads_may_not_set_handlers():
     thread.start()
     thread.join()
     assert done
+
+
+def test_what_is_not_interrupted_is_told():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stop, told = threading.Event(), []
+
+    def work():
+        signal.raise_signal(signal.SIGINT)
+        told.append(stop.wait(30))
+
+    with pytest.raises(KeyboardInterrupt):
+        uninterrupted(work, stop)
+    assert told == [True]
+
+
+def test_what_is_not_interrupted_returns_and_raises_as_it_is():
+    stop = threading.Event()
+
+    def late():
+        raise TimeoutError('its own')
+
+    assert uninterrupted(threading.current_thread, stop) is not threading.current_thread()
+    with pytest.raises(TimeoutError, match='its own'):
+        uninterrupted(late, stop)
+    assert not stop.is_set()
+
+
+def test_another_thread_does_it_itself():
+    done = []
+
+    def work():
+        done.append(uninterrupted(threading.current_thread, threading.Event()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [thread]
+
+
+def test_what_runs_apart_starts_processes_that_hear_signals():
+    assert uninterrupted(lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()), threading.Event()) == set()
+
+
+def test_a_flag_can_be_set_more_than_once():
+    flag = Flag()
+    assert not flag.wait(-1)
+    flag.set()
+    flag.set()
+    assert flag.is_set()
+    assert flag.wait(0)
+    assert flag.wait(30)

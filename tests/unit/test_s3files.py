@@ -37,6 +37,7 @@ from rucio.common.exception import (
     SourceNotFound,
     UnsupportedOperation,
 )
+from rucio.common.s3 import deadlines
 from servers.fake_s3 import error
 
 BUCKET = SCOPE = 'user.alice'
@@ -559,41 +560,19 @@ def test_ctrl_c_ends_a_thread_that_has_just_been_started(run, folder, monkeypatc
     assert not any(thread.is_alive() for thread in started)
 
 
-@pytest.mark.usefixtures('ctrl_c')
-def test_what_is_done_apart_is_not_interrupted_but_told():
-    stop, told = threading.Event(), []
+def test_a_stop_ends_the_listing_too(run, folder, monkeypatch):
+    """A storage that does not go on with it held who pressed Ctrl-C."""
+    fill(folder, a=b'x', z=b'x')
+    seen = []
 
-    def work():
-        signal.raise_signal(signal.SIGINT)
-        told.append(stop.wait(30))
+    def listing(*_):
+        for name in 'bcd':
+            seen.append(deadlines.is_stopped())
+            yield f'run/{name}', 1
 
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.apart(work, stop)
-    assert told == [True]
-
-
-def test_what_is_done_apart_returns_and_raises_as_it_is():
-    stop = threading.Event()
-
-    def late():
-        raise TimeoutError('its own')
-
-    assert pipeline.apart(threading.current_thread, stop) is not threading.current_thread()
-    with pytest.raises(TimeoutError, match='its own'):
-        pipeline.apart(late, stop)
-    assert not stop.is_set()
-
-
-def test_another_thread_does_it_itself():
-    done = []
-
-    def work():
-        done.append(pipeline.apart(threading.current_thread, threading.Event()))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert done == [thread]
+    monkeypatch.setattr(Destination, 'listing', listing)
+    run()
+    assert seen[-1] is False  # None: what reads asks nobody
 
 
 # How much is under way

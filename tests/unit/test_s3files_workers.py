@@ -195,6 +195,19 @@ assert results(futures) == []
 """)
 
 
+def test_who_waits_for_it_is_not_held_by_a_stop() -> None:
+    """The main thread waits for the one that asks, and closes nothing before that has ended."""
+    run("""
+team = start()
+futures = team.submit(['hang', 'hang'])
+os.read(hanging[0], 1), os.read(hanging[0], 1)
+tally.stop.set()
+assert results(futures) == []
+team.close()
+assert no_child_is_left()
+""")
+
+
 def test_failures_in_a_row_stop_it_across_batches() -> None:
     run("""
 team = start()

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from s3transfer.futures import TransferCoordinator
 from s3transfer.manager import TransferManager
 
 from rucio.common.exception import (
@@ -533,20 +534,27 @@ def test_what_is_interrupted_while_it_begins_is_stopped_too(connection, s3, sour
     s3.store(BUCKET, 'stored', LARGE)
     made = connection()
     name = 'copy' if act == 'copy' else 'upload'
-    begin, create, begun = getattr(TransferManager, name), s3.CreateMultipartUpload, threading.Event()
-
-    def created(request):
-        answer = create(request)
-        begun.set()
-        return answer
+    part = 'UploadPartCopy' if act == 'copy' else 'UploadPart'
+    begin, cancel, take = getattr(TransferManager, name), TransferCoordinator.cancel, getattr(s3, part)
+    begun, cancelled = threading.Event(), threading.Event()
 
     def interrupted(*arguments):
         begin(*arguments)
-        begun.wait(30)
+        assert begun.wait(30)
         raise KeyboardInterrupt
 
-    s3.CreateMultipartUpload = created
+    def taken(request):
+        begun.set()
+        cancelled.wait(30)
+        return take(request)
+
+    def cancel_all(*arguments):
+        cancel(*arguments)
+        cancelled.set()
+
+    setattr(s3, part, taken)
     monkeypatch.setattr(TransferManager, name, interrupted)
+    monkeypatch.setattr(TransferCoordinator, 'cancel', cancel_all)
     monkeypatch.setattr(transfer, 'COPY_THRESHOLD', 5 * MiB)
     acts = {
         'upload': lambda: transfer.upload(made, source(LARGE), TARGET),
@@ -556,7 +564,6 @@ def test_what_is_interrupted_while_it_begins_is_stopped_too(connection, s3, sour
     with pytest.raises(KeyboardInterrupt):
         acts[act]()
     wait_for_cleanup(s3)
-    assert begun.is_set()
     assert list(s3.buckets[BUCKET]) == ['stored']
     assert not s3.uploads
 
@@ -658,7 +665,7 @@ def test_a_timeout_bounds_a_copy_in_a_storage_that_hangs(connection, s3, operati
 def test_an_upload_that_was_stopped_makes_no_further_attempt(connection, s3, source):
     s3.fail('PutObject', *[Stalled()] * 9)
     with pytest.raises(ServiceUnavailable, match='not finished'):
-        transfer.upload(connection(max_attempts=5), source(SMALL), TARGET, timeout=0.2)
+        transfer.upload(connection(max_attempts=5), source(SMALL), TARGET, timeout=1)
     wait_for_cleanup(s3)
     assert s3.operations() == ['PutObject']
 

@@ -25,10 +25,11 @@ from rucio.common.exception import RucioException
 from rucio.common.s3.content import BLOCK, Checksums, Hasher
 from rucio.common.s3.endpoint import wanted_progress
 from rucio.common.s3.errors import local_error
+from rucio.common.s3.interrupts import uninterrupted
 
 from .options import Options
 from .paths import Folder, RemoteFile
-from .pipeline import UnderWay, apart, behind, message
+from .pipeline import UnderWay, behind, message
 from .selection import Selection, chunks
 from .sources import Replicas, Sources
 from .tally import Downloaded, Refused, Tally
@@ -93,7 +94,7 @@ class Download:
                 stack.enter_context(closing(workers))
             step = stack.enter_context(self._options.meter(wanted_progress(), len(files), size))
             tally.step = step or tally.step
-            apart(lambda: self._download(files, workers), tally.stop)
+            uninterrupted(lambda: self._download(files, workers), tally.stop)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (self._folder.path, f'was not completed: {tally.hopeless} files in a row failed')

@@ -12,21 +12,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What uploads and downloads share: chunks that follow each other, threads and what they may hold, errors' texts."""
+"""What uploads and downloads share: chunks that follow each other, how much is under way, the text of an error."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, Optional, TypeVar
+from typing import Any, Optional, TypeVar
 
 from rucio.common.exception import RucioException
-from rucio.common.s3.interrupts import TICK
 
-__all__ = ['LARGE_AT_ONCE', 'MOST', 'UnderWay', 'apart', 'behind', 'message']
+__all__ = ['LARGE_AT_ONCE', 'MOST', 'UnderWay', 'behind', 'message']
 
 LARGE_AT_ONCE = 2  # large files, each with many requests at once
 LEAST, MOST = 16, 128  # files under way; with fewer, a storage in Go takes twice the CPU time for each request
@@ -50,46 +48,6 @@ def behind(number: int, items: Iterable[_Item]) -> Iterator[_Item]:
     yield from waiting
 
 
-def apart(do: Callable[[], _Item], stop: threading.Event) -> _Item:
-    """Call a function in another thread, where no handler of a signal interrupts it, and wait until it has ended.
-
-    A handler may raise between any two steps of the main thread: for example, after it has started a thread, and before
-    it has noted which one has to be ended.
-
-    :param do: The function.
-    :param stop: Set if a handler raises: the function should then end soon.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return do()
-    task = _Task(do)
-    try:
-        threading.Thread(target=task.run, name='rucio-s3-apart', daemon=True).start()
-        while not wait([task.future], TICK).done:
-            pass
-    except BaseException:
-        stop.set()
-        if not task.future.cancel():  # it has begun
-            wait([task.future])
-        raise
-    return task.future.result()
-
-
-class _Task(Generic[_Item]):
-    """A function that some thread is to call, and the future of its result."""
-
-    def __init__(self, do: Callable[[], _Item]) -> None:
-        self.future: Future[_Item] = Future()
-        self._do = do
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            self.future.set_result(self._do())
-        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
-            self.future.set_exception(error)
-
-
 class UnderWay:
     """Threads that transfer files: a given number, or as many as the latency of the storage asks for.
 
@@ -107,7 +65,7 @@ class UnderWay:
         self._least, self._memory = -(-LEAST // share), MEMORY // share
         self._now = self._least if jobs is None else self._most
         self._latency = latency
-        self._todo: SimpleQueue[Optional[_Task[Any]]] = SimpleQueue()
+        self._todo: SimpleQueue[Optional[tuple[Callable[[], None], Future[Any]]]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
         self._ended = False
@@ -121,10 +79,19 @@ class UnderWay:
         :param do: The function.
         :param arguments: Its arguments.
         """
-        task: _Task[_Item] = _Task(partial(do, *arguments))
-        self._todo.put(task)
+        future: Future[_Item] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(do(*arguments))
+            except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+                future.set_exception(error)
+
+        self._todo.put((run, future))
         self._start_one()
-        return task.future
+        return future
 
     def _start_one(self) -> None:
         with self._starting:
@@ -142,7 +109,7 @@ class UnderWay:
 
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
-            task.run()
+            task[0]()
             del task
             self._done += 1
             if self._done > self._least:  # the first ones opened their connections
@@ -156,7 +123,7 @@ class UnderWay:
             self._ended = True
         with suppress(Empty):
             while task := self._todo.get_nowait():
-                task.future.cancel()
+                task[1].cancel()
         for _ in self._threads:
             self._todo.put(None)
         for thread in self._threads:

@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Optional
 
 from rucio.common.exception import FileReplicaAlreadyExists, RucioException
 from rucio.common.s3.content import Checksums
+from rucio.common.s3.deadlines import ended_by
 from rucio.common.s3.errors import local_error
+from rucio.common.s3.interrupts import uninterrupted
 
 from .dataset import Dataset, Known, Ready
 from .destination import Destination, Listing
 from .directory import LocalFile, LocalFiles
 from .notes import Notes
 from .options import Options
-from .pipeline import UnderWay, apart, behind, message
+from .pipeline import UnderWay, behind, message
 from .tally import Refused, Tally, Uploaded
 from .workers import MANY, Workers, processes
 
@@ -102,7 +104,7 @@ class Upload:
                 stack.enter_context(closing(workers))
             step = stack.enter_context(self._options.meter(self._destination.endpoint.progress, total, size))
             tally.step = step or tally.step
-            apart(lambda: self._upload(listing, workers), tally.stop)
+            uninterrupted(lambda: self._upload(listing, workers), tally.stop)
         if tally.stop.is_set():
             tally.summary.failures.append(
                 (f'{self._scope}:{self._name}', f'was stopped: {tally.hopeless} files in a row failed')
@@ -130,7 +132,8 @@ class Upload:
         catalogue = ThreadPoolExecutor(1, 'rucio-s3-catalogue')
 
         def start(chunk: list[LocalFile], known: dict[str, Known]) -> list[Future[list[Ready]]]:
-            sizes = listing.sizes(chunk)
+            with ended_by(self._tally.stop):
+                sizes = listing.sizes(chunk)
             new = [
                 each
                 for each in chunk

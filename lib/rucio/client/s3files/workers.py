@@ -102,6 +102,7 @@ class Workers(Generic[_Task, _Done]):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._living = len(self._processes)
         self._lock = threading.Lock()  # protects the number above
+        self._ending = threading.Lock()  # one thread at a time waits for their end
         self._pool = ThreadPoolExecutor(max(1, self._living), 'rucio-s3-workers')
 
     @classmethod
@@ -144,6 +145,9 @@ class Workers(Generic[_Task, _Done]):
         end = self._idle.get()
         try:
             end.send(batch)
+            while not end.poll(_TICK):
+                if self._tally.stop.is_set():
+                    self._stop()
             answer = end.recv()
         except (EOFError, OSError):
             self._lose(end, batch)
@@ -172,14 +176,15 @@ class Workers(Generic[_Task, _Done]):
             )
 
     def _stop(self) -> None:
-        for process in self._processes:
-            process.terminate()
+        with self._ending:
+            for process in self._processes:
+                process.terminate()
+            self._end()
 
     def close(self) -> None:
         """End the processes: after their batches, or if the tally has stopped, during them."""
         if self._tally.stop.is_set():
             self._stop()
-            self._end()
         self._pool.shutdown(cancel_futures=True)
         for end in self._ends:
             end.close()

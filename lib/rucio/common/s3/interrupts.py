@@ -14,23 +14,128 @@
 
 """Signals that end a process, and the clean-up that comes before its end.
 
-Python's signal handlers run in the main thread only: in other threads all of this does nothing.
+Python's signal handlers run in the main thread only, and may raise between any two steps of it: after it has started a
+thread, for example, and before it has noted which one, or with a lock in its hand. So it starts tasks in other threads,
+and waits for flags. In other threads, contexts of this module do nothing.
 """
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn, Optional
+from typing import Any, Generic, NoReturn, Optional, TypeVar
 
-__all__ = ['TICK', 'cleaning_up', 'ending_by_exception']
+__all__ = ['TICK', 'Flag', 'Task', 'cleaning_up', 'ending_by_exception', 'uninterrupted']
 
-TICK = 0.2  # seconds: a signal for another thread, or just before Python begins to wait, is only handled after the wait
+# Seconds. A signal that another thread receives, or that arrives just before Python starts to wait, is handled after
+# the wait.
+TICK = 0.2
 
 # Batch systems end jobs with SIGTERM, closed terminals with SIGHUP.
 _ENDING = (signal.SIGTERM, signal.SIGHUP)
 _Handler = Callable[..., Any] | signal.Handlers
+_Result = TypeVar('_Result')
+
+
+class Flag:
+    """An event for which one thread waits. It can be set even if a signal handler raised there during the wait.
+
+    A :class:`threading.Event` may then stay locked forever: it is written in Python, and takes its lock in two steps.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def set(self) -> None:
+        """End the wait."""
+        self._is_set = True
+        with suppress(RuntimeError):  # open already
+            self._closed.release()
+
+    def is_set(self) -> bool:
+        """Return whether it was set."""
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, and return whether it is.
+
+        :param seconds: The longest time to wait.
+        """
+        if not self._is_set:
+            self._closed.acquire(timeout=max(0.0, seconds))
+        return self._is_set
+
+
+class Task(Generic[_Result]):
+    """A call of a function in a thread of its own, where no signal handler can interrupt it.
+
+    :param do: The function.
+    :param daemon: Whether the process may end before the thread.
+    """
+
+    def __init__(self, do: Callable[[], _Result], daemon: bool = False) -> None:
+        self.done = Flag()
+        self._claim = threading.Lock()  # for who comes first: the thread, or the one that cancels it
+        self._do = do
+        self._daemon = daemon
+        self._results: list[_Result] = []
+        self._error: Optional[BaseException] = None
+
+    def start(self) -> None:
+        """Start the thread.
+
+        :raises RuntimeError: if the system allows no more threads.
+        """
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, *_ENDING))
+        try:
+            threading.Thread(target=self._run, args=(mask,), name='rucio-s3-task', daemon=self._daemon).start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _run(self, mask: set[Any]) -> None:
+        if not self._claim.acquire(blocking=False):
+            return
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # processes that it starts inherit it
+        try:
+            self._results.append(self._do())
+        except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits
+            self._error = error
+        self.done.set()
+
+    def cancel(self) -> bool:
+        """Return whether the function was not called, and will not be."""
+        return self._claim.acquire(blocking=False)
+
+    def result(self) -> _Result:
+        """Return what the function returned, or raise what it raised, when it is done."""
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+
+def uninterrupted(do: Callable[[], _Result], stop: threading.Event) -> _Result:
+    """Call a function where no signal handler can interrupt it, and wait until it has ended, or for a second signal.
+
+    :param do: The function.
+    :param stop: Set when a signal handler raises: the function should then end soon.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return do()
+    task = Task(do, daemon=True)
+    try:
+        task.start()
+        while not task.done.wait(TICK):
+            pass
+    except BaseException:
+        stop.set()
+        is_running = not task.cancel()
+        while is_running and not task.done.wait(TICK):
+            pass
+        raise
+    return task.result()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from .checksums import base64_of, combine_crc32
 from .clients import Stoppable
 from .content import BODIES, BROKEN, Reader
+from .interrupts import Flag
 from .range_record import RangeRecord, write_at
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Fetch:
         resume: bool = False,
         first: 'Callable[[], Any]' = lambda: None,
     ) -> None:
-        self.done = threading.Event()  # complete, or failed
+        self.done = Flag()  # complete, or failed
         self._stop = threading.Event()
         reader = partial(Reader, Stoppable.of(client, self._stop), target, info, self._stop)
 
@@ -103,7 +104,7 @@ class Fetch:
                 self._record.begin(file)
         for _ in self._starts[:threads]:
             thread = threading.Thread(target=self._work, name='rucio-s3-get')
-            self._threads.append(thread)  # first: a signal may end this loop
+            self._threads.append(thread)  # before it starts, as a signal may end this loop
             thread.start()
         if not self._starts:
             self.done.set()

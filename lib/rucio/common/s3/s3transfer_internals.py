@@ -87,15 +87,15 @@ def subscriber(watcher: object) -> 'BaseSubscriber':
 def begin_to_stop(manager: 'TransferManager') -> threading.Thread:
     """Cancel all transfers. The thread ends when their requests have ended and multipart uploads are aborted.
 
-    ``shutdown(cancel=True)`` passes ``cancel`` on as the message, whose type is then wrong, and cancels nothing. An
-    exception in the manager's context does. Relies on its end waiting for the clean-up of cancelled transfers.
+    ``shutdown(cancel=True)`` passes ``cancel`` on as the message, whose type is then wrong, and cancels nothing.
+    Leaving the manager's context by an exception does. Relies on that waiting for the clean-up of cancelled transfers.
 
     :param manager: The manager.
     """
 
     def stop() -> None:
         with suppress(KeyboardInterrupt), manager:
-            raise KeyboardInterrupt  # for which the transfers raise CancelledError
+            raise KeyboardInterrupt  # with any other exception it would be FatalError
 
     cleanup = threading.Thread(target=stop, name='rucio-s3-cleanup')
     cleanup.start()

@@ -25,7 +25,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -50,7 +50,7 @@ from .clients import Stoppable
 from .content import BLOCK, Beginning, Checksums, Hasher, Verified, begin
 from .direct import Direct
 from .errors import Target, TransferTimeout, describe, is_ambiguous, local_error, status_of, translate, translated
-from .interrupts import TICK, cleaning_up, ending_by_exception
+from .interrupts import TICK, Flag, Task, cleaning_up, ending_by_exception
 from .multipart import LeftOver, Multipart
 from .parsing import UnreadableAnswerError
 from .partial_files import partial_file
@@ -92,7 +92,7 @@ class _Deadline:
         """Return a stop for a part of the transfer."""
         return _Stop(self._stop)
 
-    def wait(self, done: threading.Event) -> None:
+    def wait(self, done: Flag) -> None:
         late = False
         try:
             while not late and not done.wait(self._tick()):
@@ -119,13 +119,10 @@ class _Deadline:
         """
         if self._end is None and not (apart and threading.current_thread() is threading.main_thread()):
             return ask()
-        executor = ThreadPoolExecutor(1, 'rucio-s3')
-        future = executor.submit(ask)
-        executor.shutdown(wait=False)
-        done = threading.Event()
-        future.add_done_callback(lambda _: done.set())
-        self.wait(done)
-        return future.result()
+        task = Task(ask)
+        task.start()
+        self.wait(task.done)
+        return task.result()
 
 
 class _Stop(threading.Event):
@@ -150,7 +147,7 @@ class _Watcher:
     def __init__(
         self, size: int, etag: str = '', progress: Optional[Progress] = None, stop: Optional[threading.Event] = None
     ) -> None:
-        self.done = threading.Event()
+        self.done = Flag()
         self.stop = _Stop(stop)
         self._size = size
         self._etag = etag
@@ -445,7 +442,7 @@ def _run(
     watcher: _Watcher,
     deadline: _Deadline,
 ) -> None:
-    """Do one transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
+    """Run one transfer. Anything that ends the wait (such as Ctrl-C, or sys.exit in a signal handler) cancels it.
 
     The clean-up of a cancelled transfer aborts a multipart upload, after its current requests have ended. On a storage
     that hangs they end by ``read_timeout``: until then it continues in the background, and keeps the process alive. No
