@@ -1056,3 +1056,23 @@ def test_the_server_uses_a_folder_where_it_may_make_no_bucket(endpoint, s3):
         with pytest.raises(RSEAccessDenied, match='403 AccessDenied'):
             probing.probe(storage, 'names')
     assert s3.buckets == {BUCKET: {}}
+
+
+def test_who_interrupts_a_race_lets_all_others_go(monkeypatch):
+    """They waited for those that were not started, and the process for them."""
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread):
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        start(thread)
+        started.append(thread)
+
+    monkeypatch.setattr(threading.Thread, 'start', interrupted)
+    written = []
+    with pytest.raises(KeyboardInterrupt):
+        race(3, written.append)
+    for thread in started:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert written == []

@@ -40,7 +40,7 @@ from rucio.common.exception import (
     ServiceUnavailable,
     SourceNotFound,
 )
-from rucio.common.s3 import clients, credentials, interrupts, multipart, partial_files, ranges, transfer
+from rucio.common.s3 import clients, credentials, deadlines, interrupts, multipart, partial_files, ranges, transfer
 from rucio.common.s3.checksums import etag_of
 from rucio.common.s3.content import Checksums, Hasher
 from rucio.common.s3.endpoint import Endpoint
@@ -566,6 +566,33 @@ def test_what_is_interrupted_while_it_begins_is_stopped_too(connection, s3, sour
     wait_for_cleanup(s3)
     assert list(s3.buckets[BUCKET]) == ['stored']
     assert not s3.uploads
+
+
+def test_what_is_stopped_while_the_storage_begins_it_is_aborted(connection, s3, source, monkeypatch):
+    """Without the answer nobody knew the id of the multipart upload, and it stayed."""
+    stop, looked = threading.Event(), threading.Event()
+    create, is_stopped = s3.CreateMultipartUpload, deadlines.is_stopped
+
+    def created(request):
+        answer = create(request)
+        stop.set()
+        looked.wait(30)
+        return answer
+
+    def look():
+        found = is_stopped()
+        if stop.is_set():
+            looked.set()
+        return found
+
+    s3.CreateMultipartUpload = created
+    monkeypatch.setattr(deadlines, 'is_stopped', look)
+    with pytest.raises(ServiceUnavailable):
+        transfer.upload(connection(), source(LARGE), TARGET, stop=stop)
+    wait_for_cleanup(s3)
+    assert looked.is_set()
+    assert s3.operations() == ['CreateMultipartUpload', 'AbortMultipartUpload']
+    assert nothing_stored(s3)
 
 
 def test_a_deadline_is_waited_for_in_small_steps():

@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
-from rucio.cli.s3 import is_robot, s3_client, say, table
+from rucio.cli.s3 import interruptible, is_robot, s3_client, say, table
 from rucio.common.exception import (
     InputValidationError,
     InvalidObject,
@@ -398,7 +398,8 @@ def check(ctx: click.Context, name: str, bucket: Optional[str], write: Optional[
     """
     from rucio.client import s3check  # noqa: PLC0415 - boto3 takes its time
 
-    results = list(s3check.check(ctx.obj.client, s3_client(ctx), name, bucket, write or ''))
+    with interruptible('Stopped.'):
+        results = list(s3check.check(ctx.obj.client, s3_client(ctx), name, bucket, write or ''))
     if is_robot(ctx):
         table(ctx, results, s3check.Result._fields)
     else:

@@ -15,15 +15,18 @@
 """The multipart upload of one transfer: completed although an answer says otherwise, and aborted on a failure."""
 
 import hashlib
+import math
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Optional
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from rucio.common.exception import RucioException
 
-from . import objects
+from . import deadlines, objects
 from .answers import line_logger
 from .clients import Stoppable
 from .errors import Target, status_of
@@ -33,8 +36,23 @@ if TYPE_CHECKING:
 
 __all__ = ['LeftOver', 'Multipart']
 
+_PATIENCE = 3.0  # seconds
 _LOGGER = line_logger(__name__)
 LeftOver = Callable[[str, str, str], None]  # bucket, key and upload id
+
+
+class _Later(threading.Event):
+    """A stop that counts some seconds after it was seen to be set."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        super().__init__()
+        self._stop = stop
+        self._end = math.inf
+
+    def is_set(self) -> bool:
+        if self._end == math.inf and self._stop.is_set():
+            self._end = time.monotonic() + _PATIENCE
+        return time.monotonic() >= self._end
 
 
 class Multipart(Stoppable):
@@ -64,6 +82,17 @@ class Multipart(Stoppable):
         self._size = size
         self._left_over = left_over
         self.is_gone = False  # the upload, although nobody was told that it was completed
+
+    def create_multipart_upload(self, **arguments: Any) -> Any:
+        """Begin an upload. A stop lets the answer come for some seconds: without its id, the upload cannot be aborted.
+
+        :param arguments: As for boto3.
+        :raises CancelledError: if it was stopped before.
+        """
+        if self._stop.is_set():
+            raise CancelledError
+        with deadlines.ended_by(_Later(self._stop)):
+            return self._client.create_multipart_upload(**arguments)
 
     def complete_multipart_upload(self, **arguments: Any) -> Any:
         """Complete an upload. After 404 or 412, up to two more requests find out whether that was done before.

@@ -128,18 +128,22 @@ def race(writers: int, write: Callable[[int], Any]) -> int:
     start, won = threading.Barrier(writers), []
 
     def run(number: int) -> None:
-        start.wait()
         try:
+            start.wait()
             write(number)
-        except (ClientError, BotoCoreError, RucioException, KeyError):
+        except (ClientError, BotoCoreError, RucioException, KeyError, threading.BrokenBarrierError):
             return
         won.append(number)
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except BaseException:  # Ctrl-C: those that wait for the others would do so forever
+        start.abort()
+        raise
     return len(won)
 
 
