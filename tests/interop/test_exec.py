@@ -17,6 +17,8 @@
 import itertools
 import shutil
 import signal
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -239,6 +241,27 @@ def test_exit_codes(world, tools):
     without = world.alice.rucio('s3', 'exec', 'user.alice')
     assert without.returncode != 0
     assert 'Missing command' in without.stdout + without.stderr
+
+
+_SIGNAL_BEFORE_THE_TOOL = """
+import asyncio, os, signal, sys
+import rucio.cli.s3.exec
+
+start = asyncio.create_subprocess_exec
+
+async def late(*words, **more):
+    signal.raise_signal(signal.SIGTERM)
+    return await start(*words, **more)
+
+asyncio.create_subprocess_exec = late
+print(asyncio.run(sys.modules['rucio.cli.s3.exec']._wait(['sleep', '100'], os.environ)))
+"""
+
+
+def test_a_signal_before_there_is_a_tool_reaches_it():
+    """It ended the command alone, and the tool ran on without its endpoint."""
+    done = subprocess.run([sys.executable, '-c', _SIGNAL_BEFORE_THE_TOOL], capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout == '143\n', done.stderr
 
 
 def test_a_tool_ends_when_nobody_reads_it_any_more(world, tools):

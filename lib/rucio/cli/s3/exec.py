@@ -138,24 +138,34 @@ async def _run(s3: 'S3Client', rse: Optional[str], options: 'Options', command: 
 
 async def _wait(command: list[str], environment: Mapping[str, str]) -> int:
     """Run the tool, and return its exit code as a shell does."""
-    try:
-        child = await asyncio.create_subprocess_exec(*command, env=environment)
-    except FileNotFoundError:
-        say(f"rucio s3 exec: command not found: '{command[0]}'.", err=True)
-        return 127
-    except OSError as error:
-        say(f"rucio s3 exec: '{command[0]}' cannot be run: {error.strerror}.", err=True)
-        return 126
+    child: Optional[asyncio.subprocess.Process] = None
+    early: list[int] = []  # signals before there is a tool
 
     def pass_on(number: int) -> None:
+        if child is None:
+            early.append(number)
         # The terminal sends Ctrl-C to the tool as well, which decides what to do about it.
-        if number != signal.SIGINT:
-            with contextlib.suppress(ProcessLookupError):
-                child.send_signal(number)
+        elif number != signal.SIGINT:
+            _send(child, number)
 
     with on_signals(pass_on):
+        try:
+            child = await asyncio.create_subprocess_exec(*command, env=environment)
+        except FileNotFoundError:
+            say(f"rucio s3 exec: command not found: '{command[0]}'.", err=True)
+            return 127
+        except OSError as error:
+            say(f"rucio s3 exec: '{command[0]}' cannot be run: {error.strerror}.", err=True)
+            return 126
+        for number in early:
+            _send(child, number)
         code = await child.wait()
     return code if code >= 0 else 128 - code
+
+
+def _send(child: asyncio.subprocess.Process, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
 
 
 def _environment(access: Access) -> dict[str, str]:
