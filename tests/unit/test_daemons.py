@@ -18,6 +18,8 @@ import contextlib
 import itertools
 import logging
 import re
+import signal
+import threading
 import time
 from configparser import NoSectionError
 from dataclasses import replace
@@ -1129,6 +1131,22 @@ def test_command_line():
     given = vars(daemon.get_parser().parse_args(['--run-once', '--rses', 'tier=1', '--threads', '3']))
     options = daemon.Options(once=given.pop('run_once'), **given)
     assert options == daemon.Options(once=True, rses='tier=1', threads=3, scopes=[], vos=[])
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_daemon_that_is_beginning_or_ending_to_wait(number):
+    """It has the lock of the event then: the handler waited for it, in the same thread."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    event = threading.Event()
+    starting.stop_on_signals(event)
+    try:
+        with event._cond:
+            signal.raise_signal(number)
+        assert event.wait(30)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @pytest.mark.parametrize('program', [daemon, copier])

@@ -20,9 +20,10 @@ import logging
 import math
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,9 +32,6 @@ from rucio.common.logging import setup_logging
 from rucio.common.s3 import UNTESTED
 from rucio.common.s3.answers import one_line
 from rucio.db.sqla.util import is_old_db
-
-if TYPE_CHECKING:
-    import threading
 
 __all__ = ['ROUND_SECONDS', 'need_database', 'positive_int', 'seconds', 'started', 'stop_on_signals']
 
@@ -71,13 +69,18 @@ def seconds(text: str) -> float:
     return found
 
 
-def stop_on_signals(event: 'threading.Event') -> None:
+def stop_on_signals(event: threading.Event) -> None:
     """Set an event on SIGTERM and SIGINT.
 
     :param event: The event.
     """
+
+    def stop(*_: Any) -> None:
+        # Not in this thread, which may be in a wait for the event, and have its lock.
+        threading.Thread(target=event.set, name='stop').start()
+
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: event.set())
+        signal.signal(each, stop)
 
 
 def need_database(name: str) -> None:
