@@ -14,9 +14,9 @@
 
 """Signals that end a process, and the clean-up that comes before its end.
 
-Python's signal handlers run in the main thread only, and may raise between any two steps of it: after it has started a
-thread, for example, and before it has noted which one, or with a lock in its hand. So it starts tasks in other threads,
-and waits for flags. In other threads, contexts of this module do nothing.
+Python's signal handlers run in the main thread only, and may raise between any two of its steps: for example, after it
+has started a thread and before it has noted which one, or while it holds a lock. So the main thread starts tasks, and
+waits for flags. In other threads the contexts of this module do nothing.
 """
 
 import signal
@@ -39,9 +39,10 @@ _Result = TypeVar('_Result')
 
 
 class Flag:
-    """An event for which one thread waits. It can be set even if a signal handler raised there during the wait.
+    """An event for which one thread waits. It can still be set after a signal handler has raised during the wait.
 
-    A :class:`threading.Event` may then stay locked forever: it is written in Python, and takes its lock in two steps.
+    A :class:`threading.Event` may stay locked forever then: it is written in Python, where a handler can run between
+    taking the lock and noting that it has to be released.
     """
 
     def __init__(self) -> None:
