@@ -313,7 +313,7 @@ def test_no_answer_within_the_time_that_a_transfer_has(rig, proxy, protocol, pfn
     assert 2 <= time.monotonic() - start < BOUND
     assert all(word in said(error) for word in (RSE, rig.bucket, name, '2 s'))
     stall.release()
-    if size == LARGE and stall.reached.is_set():  # else there was no time to send anything
+    if size == LARGE and stall.reached.is_set():  # otherwise the time ran out before a part was sent
         proxy.wait_for('AbortMultipartUpload')
     assert rig.stored(name) is None
 
@@ -328,7 +328,7 @@ def test_no_answer_to_a_download(rig, proxy, protocol, pfn, name, dest, monkeypa
     assert time.monotonic() - start < BOUND
     assert not dest.exists()
     stall.release()
-    if stall.reached.is_set():  # else there was no time to send it
+    if stall.reached.is_set():  # otherwise the time ran out before it was sent
         proxy.wait_for('GetObject')
     assert not dest.exists()
 

@@ -183,28 +183,19 @@ team.close()
 """)
 
 
-def test_a_stop_ends_what_is_under_way() -> None:
-    run("""
+# The main thread of an upload closes nothing before those have ended who wait for results.
+@pytest.mark.parametrize('waits_first', [False, True])
+def test_a_stop_ends_what_is_under_way(waits_first: bool) -> None:
+    run(f"""
 team = start()
 futures = team.submit(['hang', 'hang'])
 os.read(hanging[0], 1), os.read(hanging[0], 1)
 tally.stop.set()
+if {waits_first}:
+    assert results(futures) == []
 team.close()
 assert no_child_is_left()
 assert results(futures) == []
-""")
-
-
-def test_who_waits_for_it_is_not_held_by_a_stop() -> None:
-    """The main thread waits for the one that asks, and closes nothing before that has ended."""
-    run("""
-team = start()
-futures = team.submit(['hang', 'hang'])
-os.read(hanging[0], 1), os.read(hanging[0], 1)
-tally.stop.set()
-assert results(futures) == []
-team.close()
-assert no_child_is_left()
 """)
 
 

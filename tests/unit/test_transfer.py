@@ -536,15 +536,15 @@ def test_what_is_interrupted_while_it_begins_is_stopped_too(connection, s3, sour
     name = 'copy' if act == 'copy' else 'upload'
     part = 'UploadPartCopy' if act == 'copy' else 'UploadPart'
     begin, cancel, take = getattr(TransferManager, name), TransferCoordinator.cancel, getattr(s3, part)
-    begun, cancelled = threading.Event(), threading.Event()
+    reached, cancelled = threading.Event(), threading.Event()
 
     def interrupted(*arguments):
         begin(*arguments)
-        assert begun.wait(30)
+        assert reached.wait(30)
         raise KeyboardInterrupt
 
     def taken(request):
-        begun.set()
+        reached.set()
         cancelled.wait(30)
         return take(request)
 

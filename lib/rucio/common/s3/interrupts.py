@@ -19,8 +19,10 @@ has started a thread and before it has noted which one, or while it holds a lock
 waits for flags. In other threads the contexts of this module do nothing.
 """
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
@@ -60,13 +62,14 @@ class Flag:
         """Return whether it was set."""
         return self._is_set
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float = math.inf) -> bool:
         """Wait until it is set, and return whether it is.
 
         :param seconds: The longest time to wait.
         """
-        if not self._is_set:
-            self._closed.acquire(timeout=max(0.0, seconds))
+        end = time.monotonic() + seconds
+        while not self._is_set and (left := end - time.monotonic()) > 0:
+            self._closed.acquire(timeout=min(TICK, left))
         return self._is_set
 
 
@@ -128,13 +131,11 @@ def uninterrupted(do: Callable[[], _Result], stop: threading.Event) -> _Result:
     task = Task(do, daemon=True)
     try:
         task.start()
-        while not task.done.wait(TICK):
-            pass
+        task.done.wait()
     except BaseException:
         stop.set()
-        is_running = not task.cancel()
-        while is_running and not task.done.wait(TICK):
-            pass
+        if not task.cancel():
+            task.done.wait()
         raise
     return task.result()
 
